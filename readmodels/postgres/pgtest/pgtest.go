@@ -1,0 +1,144 @@
+// Package pgtest gives tests a real, empty Postgres database each. They share
+// one ephemeral server per test process, started at first use; with
+// SPARKOPS_TEST_DATABASE_URL set they share that server instead.
+package pgtest
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sparkops/control-plane/readmodels/postgres"
+)
+
+// startTimeout is generous: the first test process of a machine runs initdb,
+// and others wait for it.
+const startTimeout = 10 * time.Minute
+
+// Database returns the connection string of a new, empty database, which is
+// dropped, with its open connections, when the test and its subtests ended. The
+// test fails when no Postgres can be started; the message names the command
+// that installs it.
+//
+// The shared server needs no TestMain: it ends with the test process, however
+// that ends, and its files are removed.
+func Database(t testing.TB) string {
+	t.Helper()
+	admin, err := server()
+	if err != nil {
+		t.Fatalf("no Postgres to test with: %v", err)
+	}
+	name := "test_" + strings.ToLower(rand.Text())
+	if err := run(admin, `create database `+name); err != nil {
+		t.Fatalf("create test database: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := run(admin, `drop database if exists `+name+` with (force)`); err != nil {
+			t.Errorf("drop test database: %v", err)
+		}
+	})
+	return withDatabase(admin, name)
+}
+
+// server returns the connection string of the shared server's own database.
+var server = sync.OnceValues(func() (string, error) {
+	if dsn := os.Getenv("SPARKOPS_TEST_DATABASE_URL"); dsn != "" {
+		return dsn, nil
+	}
+	sweep()
+	dir, err := os.MkdirTemp("", prefix)
+	if err != nil {
+		return "", fmt.Errorf("create data directory: %w", err)
+	}
+	s, err := postgres.Start(context.Background(), postgres.Options{
+		Dir:          dir,
+		BinDir:       os.Getenv("SPARKOPS_PG_BIN"),
+		Ephemeral:    true,
+		Logger:       slog.New(slog.DiscardHandler),
+		StartTimeout: startTimeout,
+	})
+	if err != nil {
+		_ = os.RemoveAll(dir)
+		return "", err
+	}
+	if err := removeAtExit(dir, s.DataDir()); err != nil {
+		return "", err
+	}
+	return s.URL("postgres"), nil
+})
+
+func run(dsn, sql string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, dsn)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx)
+	_, err = conn.Exec(ctx, sql)
+	return err
+}
+
+// withDatabase replaces the database of a connection string in either form.
+func withDatabase(dsn, name string) string {
+	if u, err := url.Parse(dsn); err == nil && (u.Scheme == "postgres" || u.Scheme == "postgresql") {
+		u.Path = "/" + name
+		return u.String()
+	}
+	return dsn + " dbname=" + name // the last one counts
+}
+
+const prefix = "sparkops-pgtest-"
+
+// reaper removes the server's files once this process, which holds the other
+// end of the pipe, and then the server ended.
+const reaper = `trap '' HUP INT TERM
+read -r _
+i=0
+while [ -e "$2/postmaster.pid" ] && [ $i -lt 300 ]; do sleep 0.1; i=$((i+1)); done
+rm -rf "$1" "$2"`
+
+// hold keeps the reaper's pipe open until the process ends.
+var hold io.Closer
+
+func removeAtExit(dir, data string) error {
+	cmd := exec.Command("/bin/sh", "-c", reaper, "sparkops-pgtest-reaper", dir, data)
+	cmd.Dir = "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a Ctrl-C is not for it
+	pipe, err := cmd.StdinPipe()
+	if err != nil {
+		return fmt.Errorf("open pipe of the reaper: %w", err)
+	}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start reaper: %w", err)
+	}
+	hold = pipe
+	return nil
+}
+
+// sweep removes what test processes left whose reaper was killed too.
+func sweep() {
+	dirs, _ := filepath.Glob(filepath.Join(os.TempDir(), prefix+"*")) // a TMPDIR with brackets: nothing is swept
+	for _, dir := range dirs {
+		info, err := os.Stat(dir)
+		if err != nil || time.Since(info.ModTime()) < 10*time.Minute {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		_ = postgres.Remove(ctx, dir) // in use, or another user's: not ours to remove
+		cancel()
+	}
+}
