@@ -29,13 +29,13 @@ func stopLeftover(ctx context.Context, cluster string) error {
 	if err != nil || pid == 0 {
 		return err
 	}
-	if !alive(pid) {
+	if pid != tornPID && !alive(pid) {
 		return nil // Postgres clears the file of a dead process itself
 	}
-	if !serves(pid, cluster) {
-		// The number went to another process since (a reboot, a container): the
-		// file would make Postgres refuse to start. Its own check of attached
-		// shared memory still guards the data.
+	if pid == tornPID || !serves(pid, cluster) {
+		// The number went to another process since (a reboot, a container), or the
+		// file is empty: it would make Postgres refuse to start. Its own check of
+		// attached shared memory still guards the data.
 		if err := os.Remove(pidFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("remove stale pid file: %w", err)
 		}
@@ -69,6 +69,10 @@ func waitGone(ctx context.Context, pid int, cluster string, patience time.Durati
 	return true, nil
 }
 
+// tornPID stands for a pid file without a number: just being written, or left
+// so by a crash.
+const tornPID = -1
+
 // postmasterPID reads the first line of postmaster.pid; 0 when there is none.
 func postmasterPID(pidFile string) (int, error) {
 	text, err := os.ReadFile(pidFile)
@@ -80,11 +84,8 @@ func postmasterPID(pidFile string) (int, error) {
 	}
 	first, _, _ := strings.Cut(string(text), "\n")
 	pid, err := strconv.Atoi(strings.TrimSpace(first))
-	if err != nil || pid < 0 { // torn by a crash: Postgres would refuse an empty file for ever
-		if err := os.Remove(pidFile); err != nil {
-			return 0, fmt.Errorf("remove torn pid file: %w", err)
-		}
-		return 0, nil
+	if err != nil || pid <= 0 {
+		return tornPID, nil
 	}
 	return pid, nil
 }

@@ -82,7 +82,44 @@ func (p place) moved(blocked string) (place, error) {
 		return place{}, fmt.Errorf("postgres must run as user %s, who may not enter %s, and the other place %s is no use either (%w): choose a data directory that user may reach (SPARKOPS_DATA_DIR), for example below /var/lib, or allow it with: chmod o+x %s",
 			p.account.name, blocked, p.root, err, blocked)
 	}
+	if err := os.WriteFile(filepath.Join(p.root, originNote), []byte(p.dir), 0o600); err != nil {
+		return place{}, fmt.Errorf("note the origin of the cluster: %w", err)
+	}
+	sweepElsewhere()
 	return p, nil
+}
+
+// originNote holds, in a folder below elsewhere, the Dir it belongs to.
+const originNote = "origin"
+
+// sweepElsewhere removes the clusters of data directories that were deleted,
+// unless a server still runs on one.
+func sweepElsewhere() {
+	notes, _ := filepath.Glob(filepath.Join(elsewhere, "*", originNote)) // a constant, well-formed pattern
+	for _, note := range notes {
+		origin, err := os.ReadFile(note)
+		if err != nil {
+			continue
+		}
+		if _, err := os.Lstat(string(origin)); !errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		root := filepath.Dir(note)
+		if !servedBelow(root) {
+			_ = os.RemoveAll(root) // what is left of it goes the next time
+		}
+	}
+}
+
+func servedBelow(root string) bool {
+	pidFiles, _ := filepath.Glob(filepath.Join(root, "*", "postmaster.pid"))
+	for _, pidFile := range pidFiles {
+		pid, err := postmasterPID(pidFile)
+		if err != nil || pid == tornPID || pid != 0 && serves(pid, filepath.Dir(pidFile)) {
+			return true
+		}
+	}
+	return false
 }
 
 // cluster returns the folder of the complete cluster, or "" when there is none.
@@ -102,7 +139,7 @@ func (p place) cluster(ctx context.Context) (string, error) {
 	}
 	for _, e := range entries {
 		path := filepath.Join(p.root, e.Name())
-		if path == target {
+		if path == target || e.Name() == originNote {
 			continue
 		}
 		if err := errors.Join(stopLeftover(ctx, path), os.RemoveAll(path)); err != nil {

@@ -336,6 +336,15 @@ func TestUnreachableDirMovesTheCluster(t *testing.T) {
 
 	require.NoError(t, Remove(t.Context(), dir))
 	require.NoDirExists(t, s.place.root)
+
+	// Nobody removes a deleted directory's cluster by name; the next one sweeps.
+	other := filepath.Join(closed, "other")
+	abandoned := mustStart(t, Options{Dir: other, Ephemeral: true})
+	closeNow(t, abandoned)
+	require.NoError(t, os.RemoveAll(other))
+	closeNow(t, mustStart(t, Options{Dir: dir, Ephemeral: true}))
+	require.NoDirExists(t, abandoned.place.root)
+	require.NoError(t, Remove(t.Context(), dir))
 }
 
 func TestUnreachableBinariesAreNamed(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -45,14 +46,19 @@ func TestHelperUser(t *testing.T) {
 		return
 	}
 	Database(t)
-	entries, err := os.ReadDir(os.Getenv("TMPDIR"))
-	require.NoError(t, err)
-	require.Len(t, entries, 1)
-	_, err = os.Stdout.WriteString("ready\n")
+	require.Len(t, serverDirs(t, os.Getenv("TMPDIR")), 1)
+	_, err := os.Stdout.WriteString("ready\n")
 	require.NoError(t, err)
 	if mode == "hang" {
 		select {}
 	}
+}
+
+func serverDirs(t *testing.T, tmp string) []string {
+	t.Helper()
+	dirs, err := filepath.Glob(filepath.Join(tmp, prefix+"*"))
+	require.NoError(t, err)
+	return dirs
 }
 
 func TestNothingIsLeftWhenTheTestProcessEnds(t *testing.T) {
@@ -82,8 +88,7 @@ func TestNothingIsLeftWhenTheTestProcessEnds(t *testing.T) {
 			}
 			_ = cmd.Wait() // killed, or fine
 			require.Eventually(t, func() bool {
-				left, err := os.ReadDir(tmp)
-				return err == nil && len(left) == 0
+				return len(serverDirs(t, tmp)) == 0
 			}, patience, 50*time.Millisecond, "files of the server are left")
 		})
 	}
