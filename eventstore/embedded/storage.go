@@ -1,0 +1,91 @@
+package embedded
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+const (
+	defaultCacheBytes = 64 << 20
+	memTableBytes     = 32 << 20
+)
+
+// lockDir takes the directory's lock, so that two processes never write to one log.
+func lockDir(dir string, fs vfs.FS) (*pebble.Lock, error) {
+	if err := fs.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("embedded: create data directory %q: %w", dir, err)
+	}
+	lock, err := pebble.LockDirectory(dir, fs)
+	if err != nil {
+		if errors.Is(err, os.ErrPermission) {
+			return nil, fmt.Errorf("embedded: data directory %q is not writable: %w", dir, err)
+		}
+		return nil, fmt.Errorf("embedded: data directory %q is in use by another event store: %w", dir, err)
+	}
+	return lock, nil
+}
+
+// openStorage opens Pebble so that none of its fatal errors ever returns into it: fail marks the log as broken,
+// then fatal is told, and the goroutine stays where it is.
+func openStorage(o logOptions, fail func()) (*pebble.DB, error) {
+	logger := &storageLogger{logger: o.logger, fatal: func(msg string) {
+		fail()
+		o.fatal(msg)
+		select {}
+	}}
+	options := &pebble.Options{
+		FS:                          o.fs,
+		Lock:                        o.lock,
+		Logger:                      logger,
+		FormatMajorVersion:          pebble.FormatNewest,
+		CacheSize:                   o.cacheBytes,
+		MemTableSize:                memTableBytes,
+		MemTableStopWritesThreshold: 4,
+		L0CompactionThreshold:       4,
+		L0StopWritesThreshold:       24,
+		LBaseMaxBytes:               64 << 20,
+		CompactionConcurrencyRange:  func() (int, int) { return 1, 2 },
+		EventListener: &pebble.EventListener{
+			BackgroundError: func(err error) { o.logger.Error("event log background error", "error", err) },
+			DataCorruption: func(info pebble.DataCorruptionInfo) {
+				logger.Fatalf("event log is damaged on disk: %s", info.String())
+			},
+			DiskSlow: func(info pebble.DiskSlowInfo) {
+				o.logger.Warn("event log disk is slow", "detail", info.String())
+			},
+			WriteStallBegin: func(info pebble.WriteStallBeginInfo) {
+				o.logger.Warn("event log write stall", "reason", info.Reason)
+			},
+		},
+	}
+	for i := range options.Levels {
+		options.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+	}
+	db, err := pebble.Open(o.dir, options)
+	if err != nil {
+		return nil, fmt.Errorf("embedded: open event log in %q: %w", o.dir, err)
+	}
+	return db, nil
+}
+
+// storageLogger passes on what an operator must know and turns fatal errors into the end of the process.
+type storageLogger struct {
+	logger *slog.Logger
+	fatal  func(msg string)
+}
+
+func (s *storageLogger) Infof(string, ...any) {}
+
+func (s *storageLogger) Errorf(format string, args ...any) {
+	s.logger.Error("event log storage", "error", fmt.Sprintf(format, args...))
+}
+
+func (s *storageLogger) Fatalf(format string, args ...any) {
+	s.fatal(fmt.Sprintf(format, args...))
+}
