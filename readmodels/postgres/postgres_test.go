@@ -23,7 +23,7 @@ import (
 const patience = 90 * time.Second
 
 // TestMain lets the test binary play the process that owns a server and is
-// killed: see TestHelperOwner.
+// killed: see ownServer.
 func TestMain(m *testing.M) {
 	if dir := os.Getenv("SPARKOPS_TEST_OWNER_DIR"); dir != "" {
 		ownServer(dir)
