@@ -58,7 +58,10 @@ func makeDir(dir string) error {
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	return syncDir(filepath.Dir(dir))
+	if syncErr := syncDir(filepath.Dir(dir)); err == nil || !errors.Is(syncErr, fs.ErrPermission) {
+		return syncErr
+	}
+	return nil // it is not ours to sync, and who made dir in it did
 }
 
 // sweep removes files that a killed process never gave their name.

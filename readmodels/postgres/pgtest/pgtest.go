@@ -6,6 +6,7 @@ package pgtest
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -37,32 +38,37 @@ const startTimeout = 10 * time.Minute
 // that ends, and its files are removed.
 func Database(t testing.TB) string {
 	t.Helper()
-	admin, err := server()
+	s, err := server()
 	if err != nil {
 		t.Fatalf("no Postgres to test with: %v", err)
 	}
 	name := "test_" + strings.ToLower(rand.Text())
-	if err := run(admin, `create database `+name); err != nil {
+	if err := run(s.admin, `create database `+name); err != nil {
 		t.Fatalf("create test database: %v", err)
 	}
 	t.Cleanup(func() {
-		if err := run(admin, `drop database if exists `+name+` with (force)`); err != nil {
+		if err := run(s.admin, `drop database if exists `+name+` with (force)`); err != nil {
 			t.Errorf("drop test database: %v", err)
 		}
 	})
-	return withDatabase(admin, name)
+	return withDatabase(s.admin, name)
 }
 
-// server returns the connection string of the shared server's own database.
-var server = sync.OnceValues(func() (string, error) {
+// shared is the server all tests of this process use.
+type shared struct {
+	admin string    // connection string of its own database
+	hold  io.Closer // keeps the reaper's pipe open as long as the process lives; nil without a reaper
+}
+
+var server = sync.OnceValues(func() (shared, error) {
 	if dsn := os.Getenv("SPARKOPS_TEST_DATABASE_URL"); dsn != "" {
-		return dsn, nil
+		return shared{admin: dsn}, nil
 	}
 	base := dataBase()
 	sweep(base)
 	dir, err := os.MkdirTemp(base, prefix)
 	if err != nil {
-		return "", fmt.Errorf("create data directory: %w", err)
+		return shared{}, fmt.Errorf("create data directory: %w", err)
 	}
 	s, err := postgres.Start(context.Background(), postgres.Options{
 		Dir:          dir,
@@ -73,12 +79,13 @@ var server = sync.OnceValues(func() (string, error) {
 	})
 	if err != nil {
 		_ = os.RemoveAll(dir)
-		return "", err
+		return shared{}, err
 	}
-	if err := removeAtExit(dir, s.DataDir()); err != nil {
-		return "", err
+	hold, err := removeAtExit(dir, s.DataDir())
+	if err != nil {
+		return shared{}, errors.Join(err, s.Close(context.Background()), os.RemoveAll(dir))
 	}
-	return s.URL("postgres"), nil
+	return shared{admin: s.URL("postgres"), hold: hold}, nil
 })
 
 func run(dsn, sql string) error {
@@ -112,22 +119,19 @@ i=0
 while [ -e "$2/postmaster.pid" ] && [ $i -lt 300 ]; do sleep 0.1; i=$((i+1)); done
 rm -rf "$1" "$2"`
 
-// hold keeps the reaper's pipe open until the process ends.
-var hold io.Closer
-
-func removeAtExit(dir, data string) error {
+// removeAtExit starts the reaper and returns its pipe.
+func removeAtExit(dir, data string) (io.Closer, error) {
 	cmd := exec.Command("/bin/sh", "-c", reaper, "sparkops-pgtest-reaper", dir, data)
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a Ctrl-C is not for it
-	pipe, err := cmd.StdinPipe()
+	hold, err := cmd.StdinPipe()
 	if err != nil {
-		return fmt.Errorf("open pipe of the reaper: %w", err)
+		return nil, fmt.Errorf("open pipe of the reaper: %w", err)
 	}
 	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("start reaper: %w", err)
+		return nil, fmt.Errorf("start reaper: %w", err)
 	}
-	hold = pipe
-	return nil
+	return hold, nil
 }
 
 // sharedMemory is a file system in memory on Linux, where making the thousand
