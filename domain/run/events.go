@@ -30,13 +30,14 @@ type Queued struct {
 	Deadline        time.Time       `json:"deadline"` // end of settings.maxDuration
 }
 
-// Started marks the first time a worker took a step.
+// Started marks the first time a worker took a step or a wait began.
 type Started struct {
 	At time.Time `json:"at"`
 }
 
 // StepScheduled makes a step (or its next attempt) ready for a worker from
-// NotBefore on; StartBy is the end of its scheduleToStart timeout.
+// NotBefore on; StartBy is the end of its scheduleToStart timeout. When a
+// paused run is resumed it comes again for an attempt that was ready before.
 type StepScheduled struct {
 	Step      string          `json:"step"` // unique in the run; the node id (map items and loop turns append to it)
 	Node      string          `json:"node"`
@@ -46,7 +47,9 @@ type StepScheduled struct {
 	Attempt   int             `json:"attempt"` // from 1
 	Queue     string          `json:"queue,omitempty"`
 	Priority  int             `json:"priority,omitempty"`
-	Input     json.RawMessage `json:"input,omitempty"` // on attempt 1 only
+	Input     json.RawMessage `json:"input,omitempty"`     // on attempt 1 only
+	InputFrom []string        `json:"inputFrom,omitempty"` // instead of a large Input: the steps whose outputs, by step, make it; InputOfRun alone: the run's input
+	Prompt    string          `json:"prompt,omitempty"`    // agent step, on attempt 1 only: the instruction with its templates filled in
 	At        time.Time       `json:"at"`
 	NotBefore time.Time       `json:"notBefore"`
 	StartBy   time.Time       `json:"startBy"`
@@ -75,9 +78,10 @@ type StepLeaseExtended struct {
 // StepLeaseReleased gives an attempt back unfinished (a draining worker); the
 // step is ready again at once and the attempt does not count.
 type StepLeaseReleased struct {
-	Step  string    `json:"step"`
-	Token int64     `json:"token"`
-	At    time.Time `json:"at"`
+	Step    string    `json:"step"`
+	Token   int64     `json:"token"`
+	At      time.Time `json:"at"`
+	StartBy time.Time `json:"startBy,omitzero"` // end of the new scheduleToStart timeout
 }
 
 // StepCallStarted records the intent of an external effect before it happens.
@@ -124,8 +128,9 @@ type StepSucceeded struct {
 }
 
 // StepFailed ends an attempt. Where Final is false a StepScheduled of the next
-// attempt follows in the same append. Continued says that the run goes on
-// although the step failed (onExhausted: continue).
+// attempt follows in the same append, or, in a paused run, in the append that
+// resumes it. Continued says that the run goes on although the step failed
+// (onExhausted: continue).
 type StepFailed struct {
 	Step      string    `json:"step"`
 	Node      string    `json:"node"`
@@ -151,7 +156,10 @@ type StepSkipped struct {
 	At     time.Time `json:"at"`
 }
 
-// Paused holds the run until somebody resumes or cancels it.
+// Paused holds the run until somebody resumes or cancels it: nothing more is
+// scheduled or handed out and the clock of the run's deadline stands still.
+// What workers hold at that moment goes on and is recorded. Step is the
+// exhausted step that caused it, "" when somebody asked for it.
 type Paused struct {
 	Reason Failure   `json:"reason"`
 	Step   string    `json:"step,omitempty"`
@@ -159,17 +167,20 @@ type Paused struct {
 }
 
 // Resumed continues a paused run: its exhausted steps are scheduled again by
-// the same append, with their attempts counted anew.
+// the same append, with their retries counted anew (attempt numbers go on).
 type Resumed struct {
-	By string    `json:"by"`
-	At time.Time `json:"at"`
+	By       string    `json:"by"`
+	At       time.Time `json:"at"`
+	Deadline time.Time `json:"deadline,omitzero"` // the run's deadline, moved by the time it was paused
 }
 
 // Succeeded, Failed, Cancelled and TimedOut are the terminal events: a run has
-// exactly one of them.
+// exactly one of them. After it only StepCallFinished (a paid call that was
+// under way) and Hidden can follow.
 type Succeeded struct {
-	Output json.RawMessage `json:"output,omitempty"`
-	At     time.Time       `json:"at"`
+	Output     json.RawMessage `json:"output,omitempty"`
+	OutputFrom []string        `json:"outputFrom,omitempty"` // instead of a large Output: the steps whose outputs, by step, make it
+	At         time.Time       `json:"at"`
 }
 type Failed struct {
 	Reason Failure   `json:"reason"`

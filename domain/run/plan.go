@@ -41,14 +41,16 @@ type Failure struct {
 // Call is one external effect inside a step: a model call or a tool call of an
 // agent loop, or the call of a tool node.
 type Call struct {
-	Seq  int    `json:"seq"`  // from 1, in the step, across attempts
-	Kind string `json:"kind"` // model, tool
-	Name string `json:"name"` // model name, tool name
+	Seq  int    `json:"seq"`            // from 1, in the step, across attempts
+	Kind string `json:"kind"`           // model, tool
+	Name string `json:"name"`           // model name, tool name
+	Tool string `json:"tool,omitempty"` // tool call: tool id, or "builtin:<name>"
 
 	// Key is sent with the call as its idempotency key; it stays the same
 	// when an attempt whose outcome is unknown repeats the call.
 	Key     string          `json:"key"`
 	Request json.RawMessage `json:"request,omitempty"` // what was asked, without secrets
+	Unsafe  bool            `json:"unsafe,omitempty"`  // must not be repeated when its outcome is unknown; set by StartCall
 }
 
 // CallResult is how a call ended.
