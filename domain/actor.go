@@ -135,7 +135,7 @@ func (a Actor) Authorize(n Need) error {
 		role, visible = a.RoleIn(n.Project)
 	}
 	if !visible {
-		return Fail(NotFound, "NOT_FOUND", "There is no such resource.")
+		return Missing()
 	}
 	if a.Scopes != nil && !slices.Contains(a.Scopes, n.Permission) {
 		return Fail(Forbidden, "SCOPE_MISSING", "The API key lacks the scope %s.", n.Permission)
@@ -156,12 +156,14 @@ var Grants = map[Permission]Grant{
 	"auth:self":      {Anyone: true}, // who am I, log out
 	"users:read":     {MinRole: Admin, Also: []Role{Auditor}},
 	"users:write":    {MinRole: Admin},
+	"users:own":      {MinRole: Owner}, // make, change or lock out an owner
 	"keys:read":      {MinRole: Admin}, // own keys: Need.Self
 	"keys:write":     {MinRole: Admin},
 	"projects:list":  {Anyone: true}, // lists show only what the actor sees
 	"projects:read":  {MinRole: Viewer},
 	"projects:write": {MinRole: Developer},
 	"projects:admin": {MinRole: Admin}, // delete, members
+	"projects:own":   {MinRole: Owner}, // make, change or remove an owner
 	"agents:list":    {Anyone: true},
 	"agents:read":    {MinRole: Viewer},
 	"agents:write":   {MinRole: Developer},

@@ -16,6 +16,10 @@ type Started struct {
 	UserID    string    `json:"userId"`
 	TokenHash string    `json:"tokenHash"` // SHA-256 of the opaque refresh token, hex
 	ExpiresAt time.Time `json:"expiresAt"` // absolute end of the family
+
+	// Epoch is how often the user's sessions had been ended all at once when
+	// the family began: once the user's own count is higher, it is over.
+	Epoch int `json:"epoch,omitempty"`
 }
 
 // Refreshed records that the token Presented was accepted and Successor issued.
