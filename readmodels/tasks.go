@@ -1,0 +1,188 @@
+package readmodels
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/sparkops/control-plane/domain"
+)
+
+// TaskRef names a step that is ready for a worker. It may have been taken
+// meanwhile: the run's own state decides.
+type TaskRef struct {
+	RunID     string    `db:"run_id"`
+	ProjectID string    `db:"project_id"`
+	Step      string    `db:"step"`
+	Node      string    `db:"node"`
+	Type      string    `db:"type"`
+	Queue     string    `db:"queue"`
+	Priority  int       `db:"priority"`
+	Attempt   int       `db:"attempt"`
+	NotBefore time.Time `db:"not_before"`
+	Position  int64     `db:"position"` // of the event that made it ready
+}
+
+// claimTime bounds how long a claimed task is kept from other workers before
+// its lease is an event: a worker that dies in between delays it that long.
+const claimTime = 3 * time.Second
+
+const claimReadyTasks = `
+with ready as (
+	select t.run_id, t.project_id, t.step, t.node, t.type, t.queue, t.priority, t.attempt, t.not_before, t.position
+	from tasks t
+	where t.ready and t.queue = any($2) and t.not_before <= $3
+	  and not exists (
+		select 1 from sparkops.task_claims c
+		where c.run_id = t.run_id and c.step = t.step and c.position >= t.position and c.until > clock_timestamp())
+	order by t.priority desc, t.not_before, t.position, t.step
+	limit $4
+	for update of t skip locked
+), claimed as (
+	insert into sparkops.task_claims (run_id, step, position, worker, until)
+	select run_id, step, position, $1, clock_timestamp() + $5 from ready
+	on conflict (run_id, step) do update
+	set position = excluded.position, worker = excluded.worker, until = excluded.until
+	where task_claims.until <= clock_timestamp() or task_claims.position < excluded.position
+	returning run_id, step
+)
+select ready.* from ready join claimed using (run_id, step)
+order by priority desc, not_before, position, step`
+
+// ClaimReadyTasks returns up to max tasks of the queues that are ready at now,
+// the highest priority and then the oldest first, and keeps them from other
+// claims for a few seconds, in which the worker leases them. An empty list does
+// not mean that there is none: another worker may be claiming at this moment.
+func (v *Views) ClaimReadyTasks(ctx context.Context, worker string, queues []string, now time.Time, max int) ([]TaskRef, error) {
+	return rows[TaskRef](ctx, v.pool, claimReadyTasks, worker, nonNil(queues), now, max, claimTime)
+}
+
+const releaseClaims = `delete from sparkops.task_claims c
+using unnest($1::text[], $2::text[], $3::bigint[]) as t (run_id, step, position)
+where c.run_id = t.run_id and c.step = t.step and c.position = t.position`
+
+// ReleaseClaims gives claimed tasks back at once that will not be leased.
+func (v *Views) ReleaseClaims(ctx context.Context, tasks []TaskRef) error {
+	var runs, steps []string
+	var positions []int64
+	for _, t := range tasks {
+		runs, steps, positions = append(runs, t.RunID), append(steps, t.Step), append(positions, t.Position)
+	}
+	_, err := v.infra.Exec(ctx, releaseClaims, nonNil(runs), nonNil(steps), nonNil(positions))
+	return Translate(err)
+}
+
+const purgeClaims = `delete from sparkops.task_claims where until < clock_timestamp() - interval '1 minute'`
+
+// PurgeClaims removes claims nobody needs any more. Somebody calls it now and
+// then.
+func (v *Views) PurgeClaims(ctx context.Context) error {
+	_, err := v.infra.Exec(ctx, purgeClaims)
+	return Translate(err)
+}
+
+const nextTask = `select run_id, project_id, step, node, type, queue, priority, attempt, not_before, position
+from tasks t where ready and queue = any($1)
+  and not exists (select 1 from sparkops.task_claims c
+	where c.run_id = t.run_id and c.step = t.step and c.position >= t.position and c.until > clock_timestamp())
+order by not_before limit 1`
+
+// WaitTasks returns when a task of the queues may be ready, or after wait. It
+// may return for nothing.
+func (v *Views) WaitTasks(ctx context.Context, queues []string, wait time.Duration) error {
+	woken, cancel := v.queues.wait(queues) // before looking: what comes later wakes
+	defer cancel()
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	next, err := row[TaskRef](ctx, v.pool, nextTask, nonNil(queues))
+	var due <-chan time.Time
+	switch {
+	case err == nil:
+		until := next.NotBefore.Sub(v.now())
+		if until <= 0 {
+			return nil
+		}
+		at := time.NewTimer(until)
+		defer at.Stop()
+		due = at.C
+	case domain.KindOf(err) != domain.NotFound:
+		return err
+	}
+	select {
+	case <-woken:
+	case <-due:
+	case <-timer.C:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return nil
+}
+
+const tasksOfRun = `select run_id, project_id, step, node, type, queue, priority, attempt, not_before, position
+from tasks where run_id = $1 and ready order by not_before, step`
+
+// TasksOf returns the tasks of one run that wait for a worker.
+func (v *Views) TasksOf(ctx context.Context, runID string) ([]TaskRef, error) {
+	return rows[TaskRef](ctx, v.pool, tasksOfRun, runID)
+}
+
+// QueueDepth is how many tasks of a queue wait for a worker, and since when.
+type QueueDepth struct {
+	Queue  string     `db:"queue" json:"queue"`
+	Ready  int64      `db:"ready" json:"ready"`
+	Leased int64      `db:"leased" json:"leased"`
+	Oldest *time.Time `db:"oldest" json:"oldest"`
+}
+
+const queueDepths = `select queue, count(*) filter (where ready) as ready, count(*) filter (where not ready) as leased,
+	min(not_before) filter (where ready) as oldest
+from tasks group by queue order by queue`
+
+// QueueDepths returns the queues that hold tasks, by name.
+func (v *Views) QueueDepths(ctx context.Context) ([]QueueDepth, error) {
+	return rows[QueueDepth](ctx, v.pool, queueDepths)
+}
+
+// queueHub wakes those who wait for tasks.
+type queueHub struct {
+	mu      sync.Mutex
+	waiting map[*queueWaiter]struct{}
+}
+
+type queueWaiter struct {
+	queues []string
+	woken  chan struct{}
+}
+
+func newQueueHub() *queueHub { return &queueHub{waiting: map[*queueWaiter]struct{}{}} }
+
+// wait returns a channel that is closed when one of the queues got a task.
+func (h *queueHub) wait(queues []string) (<-chan struct{}, func()) {
+	w := &queueWaiter{queues: queues, woken: make(chan struct{})}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.waiting[w] = struct{}{}
+	return w.woken, func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		delete(h.waiting, w)
+	}
+}
+
+func (h *queueHub) wake(queue string) {
+	h.wakeIf(func(w *queueWaiter) bool { return slices.Contains(w.queues, queue) })
+}
+
+func (h *queueHub) wakeAll() { h.wakeIf(func(*queueWaiter) bool { return true }) }
+
+func (h *queueHub) wakeIf(match func(*queueWaiter) bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for w := range h.waiting {
+		if match(w) {
+			delete(h.waiting, w)
+			close(w.woken)
+		}
+	}
+}
