@@ -2,6 +2,7 @@ package embedded
 
 import (
 	"errors"
+	"io"
 	"net"
 	"sync"
 	"time"
@@ -74,18 +75,13 @@ func (s *protocolSplitter) dispatch(conn net.Conn) {
 	}()
 	_ = conn.SetReadDeadline(time.Now().Add(prefaceTimeout))
 	sniffed := &sniffedConn{Conn: conn}
-	target := s.grpc
-	for i := range len(http2Preface) {
-		n, err := conn.Read(sniffed.buffer[i : i+1])
-		if n == 0 || err != nil {
-			_ = conn.Close()
-			return
-		}
-		sniffed.unread = i + 1
-		if sniffed.buffer[i] != http2Preface[i] {
-			target = s.http
-			break
-		}
+	if _, err := io.ReadFull(conn, sniffed.buffer[:]); err != nil {
+		_ = conn.Close()
+		return
+	}
+	target := s.http
+	if string(sniffed.buffer[:]) == http2Preface {
+		target = s.grpc
 	}
 	_ = conn.SetReadDeadline(time.Time{})
 	select {
@@ -133,13 +129,12 @@ type sniffedConn struct {
 	net.Conn
 	buffer [len(http2Preface)]byte
 	read   int
-	unread int
 }
 
 // Read implements net.Conn.
 func (c *sniffedConn) Read(b []byte) (int, error) {
-	if c.read < c.unread {
-		n := copy(b, c.buffer[c.read:c.unread])
+	if c.read < len(c.buffer) {
+		n := copy(b, c.buffer[c.read:])
 		c.read += n
 		return n, nil
 	}

@@ -39,6 +39,9 @@ const (
 	maxReceiveBytes      = 16 << 20
 	maxConcurrentStreams = 100 // as EventStoreDB, so that its limit shows here too
 	gracePeriod          = 5 * time.Second
+
+	// streamWorkers keep their grown stacks from call to call, which is cheaper than a new goroutine for each.
+	streamWorkers = 64
 )
 
 // Options configure a node. The zero value is a node in memory on the default port.
@@ -185,6 +188,7 @@ func newGRPCServer(s *service) *grpc.Server {
 		grpc.MaxRecvMsgSize(maxReceiveBytes),
 		grpc.MaxSendMsgSize(maxReceiveBytes+maxReceiveBytes/16),
 		grpc.WaitForHandlers(true),
+		grpc.NumStreamWorkers(streamWorkers),
 		grpc.MaxConcurrentStreams(maxConcurrentStreams),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 10 * time.Second}),
@@ -247,18 +251,22 @@ func (n *Node) Close() error {
 
 // stopServing lets calls end by themselves for a while and cuts off what is left.
 func (n *Node) stopServing() {
-	graceful := make(chan struct{})
+	stopped := make(chan struct{})
 	go func() {
-		defer close(graceful)
+		defer close(stopped)
 		n.grpc.GracefulStop()
 	}()
 	timer := time.NewTimer(gracePeriod)
 	defer timer.Stop()
 	select {
-	case <-graceful:
+	case <-stopped:
 	case <-timer.C:
-		n.grpc.Stop()
-		<-graceful
+		go n.grpc.Stop()
+		select {
+		case <-stopped:
+		case <-n.log.failed:
+			// Calls that hit the fatal error never end.
+		}
 	}
 	_ = n.splitter.close()
 	if err := n.http.Close(); err != nil {

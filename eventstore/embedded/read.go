@@ -68,15 +68,14 @@ func (l *eventLog) checkPosition(position uint64) error {
 	return closer.Close()
 }
 
-// allForward reads $all from a position on. progress, if not nil, counts what the filter saw and puts checkpoints
-// between the events.
-func (l *eventLog) allForward(from uint64, limit uint64, f *filter, progress *searchProgress) (page, error) {
-	visible := l.visible.Load()
+// allForward reads $all from one position to another, both inclusive. progress, if not nil, counts what the filter
+// saw and puts checkpoints between the events.
+func (l *eventLog) allForward(from, to, limit uint64, f *filter, progress *searchProgress) (page, error) {
 	p := page{next: from, end: true}
-	if from > visible || limit == 0 {
+	if from > to || limit == 0 {
 		return p, nil
 	}
-	iter, err := l.eventIter(from, visible+1)
+	iter, err := l.eventIter(from, to+1)
 	if err != nil {
 		return page{}, err
 	}
@@ -94,14 +93,13 @@ func (l *eventLog) allForward(from uint64, limit uint64, f *filter, progress *se
 		p.next = p.last + 1
 	}
 	if p.end {
-		p.next = visible + 1
+		p.next = to + 1
 	}
 	return p, iter.Close()
 }
 
 // allBackward reads $all from the event before a position down to the first.
 func (l *eventLog) allBackward(before uint64, limit uint64, f *filter) (page, error) {
-	before = min(before, l.visible.Load()+1)
 	p := page{next: before, end: true}
 	if limit == 0 {
 		return p, nil

@@ -155,8 +155,9 @@ func (r *readCall) readAll(options *streams.ReadReq_Options_AllOptions, f *filte
 	if err != nil {
 		return err
 	}
+	visible := log.visible.Load()
 	for left := r.limit; ; {
-		p, err := r.allPage(next, left, f)
+		p, err := r.allPage(next, visible, left, f)
 		if err != nil {
 			return err
 		}
@@ -171,17 +172,17 @@ func (r *readCall) readAll(options *streams.ReadReq_Options_AllOptions, f *filte
 	if r.compatibility == 0 {
 		return nil
 	}
-	last := log.visible.Load()
 	return r.call.Send(&streams.ReadResp{Content: &streams.ReadResp_LastAllStreamPosition{
-		LastAllStreamPosition: &shared.AllStreamPosition{CommitPosition: last, PreparePosition: last},
+		LastAllStreamPosition: &shared.AllStreamPosition{CommitPosition: visible, PreparePosition: visible},
 	}})
 }
 
-func (r *readCall) allPage(from, limit uint64, f *filter) (page, error) {
+// allPage reads on from a position, not beyond what was visible when the read began.
+func (r *readCall) allPage(from, visible, limit uint64, f *filter) (page, error) {
 	if r.backwards {
-		return r.service.log.allBackward(from, limit, f)
+		return r.service.log.allBackward(min(from, visible+1), limit, f)
 	}
-	return r.service.log.allForward(from, limit, f, nil)
+	return r.service.log.allForward(from, visible, limit, f, nil)
 }
 
 // allPosition resolves where a read of $all begins: at 0, at an event, at the end of the log, or at endOfLog.

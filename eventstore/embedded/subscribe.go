@@ -156,7 +156,7 @@ func (f *allFeed) key(r *record) uint64 { return r.position }
 func (f *allFeed) ended(*record) error  { return nil }
 
 func (f *allFeed) stored(from uint64) (page, error) {
-	return f.log.allForward(from, endOfLog, f.filter, f.progress)
+	return f.log.allForward(from, f.log.visible.Load(), endOfLog, f.filter, f.progress)
 }
 
 func (r *readCall) subscribeToAll(options *streams.ReadReq_Options_AllOptions, f *filter) error {

@@ -11,6 +11,7 @@ import (
 	"github.com/EventStore/EventStore-Client-Go/v4/protos/shared"
 	"github.com/EventStore/EventStore-Client-Go/v4/protos/streams"
 	"github.com/google/uuid"
+	"google.golang.org/protobuf/encoding/protowire"
 )
 
 const (
@@ -27,68 +28,81 @@ func (s *service) Append(stream streams.Streams_AppendServer) error {
 	if err != nil {
 		return s.finishStream(stream, err)
 	}
-	return stream.SendAndClose(response)
+	return stream.SendMsg(response)
 }
 
-func (s *service) append(stream streams.Streams_AppendServer) (*streams.AppendResp, error) {
-	var (
-		name    string
-		want    expectation
-		events  []proposed
-		size    int
-		refused error
-		options bool
-	)
-	for {
-		message, err := stream.Recv()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return nil, err
-		}
-		switch content := message.GetContent().(type) {
-		case *streams.AppendReq_Options_:
-			options = true
-			name = string(content.Options.GetStreamIdentifier().GetStreamName())
-			want = appendExpectation(content.Options)
-		case *streams.AppendReq_ProposedMessage_:
-			if refused != nil {
-				continue
-			}
-			var event proposed
-			if event, refused = toProposed(content.ProposedMessage); refused != nil {
-				events = nil
-				continue
-			}
-			if size += event.size(); size > maxAppendSize {
-				refused, events = appendTooLarge(), nil
-				continue
-			}
-			events = append(events, event)
-		}
-	}
-	if !options {
-		return nil, invalidArgument("the append has no options")
-	}
-	if err := checkWritable(name); err != nil {
+func (s *service) append(stream streams.Streams_AppendServer) (response any, err error) {
+	request, err := receiveAppend(stream)
+	if err != nil {
 		return nil, err
 	}
-	if refused != nil {
-		return nil, refused
-	}
-	out, err := s.log.append(stream.Context(), name, want, events)
+	out, err := s.log.append(stream.Context(), request.stream, request.want, request.events)
 	if err != nil {
 		return nil, err
 	}
 	switch out.status {
 	case outcomeDeleted:
-		return nil, streamDeleted(name)
+		return nil, streamDeleted(request.stream)
 	case outcomeWrong:
-		return wrongVersionResponse(want, out.last), nil
+		return wrongVersionResponse(request.want, out.last), nil
 	default:
-		return successResponse(out), nil
+		return &encoded{wire: successResponse(out)}, nil
 	}
+}
+
+type appendRequest struct {
+	stream string
+	want   expectation
+	events []proposed
+}
+
+// receiveAppend reads a whole append. It stops keeping events once the append is refused.
+func receiveAppend(stream streams.Streams_AppendServer) (request appendRequest, err error) {
+	var (
+		message appendMessage
+		options bool
+		refused error
+		size    int
+	)
+	for {
+		err := stream.RecvMsg(&message)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return appendRequest{}, err
+		}
+		switch {
+		case message.kind == appendOptions:
+			options = true
+			request.stream, request.want = message.stream, message.want
+		case message.kind == appendEvent && refused == nil:
+			size += message.event.size()
+			if refused = message.check(size); refused == nil {
+				request.events = append(request.events, message.event)
+			}
+		}
+	}
+	if !options {
+		return appendRequest{}, invalidArgument("the append has no options")
+	}
+	if err := checkWritable(request.stream); err != nil {
+		return appendRequest{}, err
+	}
+	return request, refused
+}
+
+// check refuses an event that cannot be stored; size is that of the append so far.
+func (m *appendMessage) check(size int) error {
+	switch {
+	case !m.hasType || !m.hasContentType:
+		return missingMetadata()
+	case m.event.id == eventID{} || m.event.eventType == "":
+		return handlerFailure()
+	case size > maxAppendSize:
+		return appendTooLarge()
+	}
+	return nil
 }
 
 // Delete implements the soft delete.
@@ -170,19 +184,6 @@ func checkWritable(name string) error {
 	return nil
 }
 
-func appendExpectation(options *streams.AppendReq_Options) expectation {
-	switch arm := options.GetExpectedStreamRevision().(type) {
-	case *streams.AppendReq_Options_Revision:
-		return expectedRevision(arm.Revision)
-	case *streams.AppendReq_Options_NoStream:
-		return expectation{kind: expectNoStream}
-	case *streams.AppendReq_Options_StreamExists:
-		return expectation{kind: expectExists}
-	default:
-		return expectation{kind: expectAny}
-	}
-}
-
 // expectedRevision keeps revisions that no stream can have from wrapping around.
 func expectedRevision(revision uint64) expectation {
 	return expectation{kind: expectRevision, revision: int64(min(revision, math.MaxInt64))}
@@ -200,23 +201,6 @@ func (e expectation) signed() int64 {
 	default:
 		return e.revision
 	}
-}
-
-func toProposed(message *streams.AppendReq_ProposedMessage) (proposed, error) {
-	properties := message.GetMetadata()
-	eventType, hasType := properties[metadataType]
-	contentType, hasContentType := properties[metadataContentType]
-	if !hasType || !hasContentType {
-		return proposed{}, missingMetadata()
-	}
-	id, ok := toEventID(message.GetId())
-	if !ok || eventType == "" {
-		return proposed{}, handlerFailure()
-	}
-	return proposed{
-		id: id, eventType: eventType, json: contentType == contentTypeJSON,
-		custom: message.GetCustomMetadata(), data: message.GetData(),
-	}, nil
 }
 
 func toEventID(id *shared.UUID) (eventID, bool) {
@@ -247,17 +231,20 @@ func characters(s string) int {
 	return n
 }
 
-func successResponse(out outcome) *streams.AppendResp {
-	success := &streams.AppendResp_Success{
-		CurrentRevisionOption: &streams.AppendResp_Success_NoStream{NoStream: &shared.Empty{}},
-		PositionOption: &streams.AppendResp_Success_Position{Position: &streams.AppendResp_Position{
-			CommitPosition: out.position, PreparePosition: out.position,
-		}},
+// successResponse encodes an AppendResp.
+func successResponse(out outcome) []byte {
+	positionSize := sizeVarintField(out.position) * 2
+	success := make([]byte, 0, 64)
+	if out.last == noEvents {
+		success = appendLen(success, 2, 0)
+	} else {
+		// The revision is a oneof arm: it is written even where it is zero.
+		success = protowire.AppendVarint(protowire.AppendTag(success, 1, protowire.VarintType), uint64(out.last))
 	}
-	if out.last != noEvents {
-		success.CurrentRevisionOption = &streams.AppendResp_Success_CurrentRevision{CurrentRevision: uint64(out.last)}
-	}
-	return &streams.AppendResp{Result: &streams.AppendResp_Success_{Success: success}}
+	success = appendLen(success, 3, positionSize)
+	success = appendVarintField(success, 1, out.position)
+	success = appendVarintField(success, 2, out.position)
+	return append(appendLen(make([]byte, 0, 64), 1, len(success)), success...)
 }
 
 // wrongVersionResponse fills the fields of before 20.6 as well, as the server does.

@@ -1,0 +1,50 @@
+package embedded_test
+
+import (
+	"context"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/EventStore/EventStore-Client-Go/v4/esdb"
+	"github.com/stretchr/testify/require"
+
+	"github.com/sparkops/control-plane/eventstore/embedded"
+)
+
+// patience bounds every wait in the tests; reaching it means something hangs.
+const patience = time.Minute
+
+// openNode starts a node that is closed when the test ends.
+func openNode(tb testing.TB, o embedded.Options) *embedded.Node {
+	tb.Helper()
+	if o.Addr == "" {
+		o.Addr = "127.0.0.1:0"
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	node, err := embedded.Open(tb.Context(), o)
+	require.NoError(tb, err)
+	tb.Cleanup(func() { require.NoError(tb, node.Close()) })
+	return node
+}
+
+// connect returns an official client of the node.
+func connect(tb testing.TB, node *embedded.Node) *esdb.Client {
+	tb.Helper()
+	config, err := esdb.ParseConnectionString(node.ConnectionString())
+	require.NoError(tb, err)
+	config.Logger = esdb.NoopLogging()
+	client, err := esdb.NewClient(config)
+	require.NoError(tb, err)
+	tb.Cleanup(func() { _ = client.Close() })
+	return client
+}
+
+func testContext(tb testing.TB) context.Context {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(tb.Context(), patience)
+	tb.Cleanup(cancel)
+	return ctx
+}
