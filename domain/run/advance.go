@@ -25,7 +25,7 @@ func (c Advance) Needs(r Run) domain.Need { return needs(r, "runs:write") }
 // Decide records what is due.
 func (c Advance) Decide(r Run, now time.Time) ([]domain.Event, error) {
 	if !r.Exists() {
-		return nil, notFound()
+		return nil, domain.Missing()
 	}
 	if r.Ended() {
 		return nil, nil

@@ -24,7 +24,7 @@ func (c Cancel) Needs(r Run) domain.Need { return needs(r, "runs:write") }
 func (c Cancel) Decide(r Run, now time.Time) ([]domain.Event, error) {
 	switch {
 	case !r.Exists():
-		return nil, notFound()
+		return nil, domain.Missing()
 	case r.Status() == StatusCancelled:
 		return nil, nil
 	case r.Ended():
@@ -50,7 +50,7 @@ func (c Pause) Needs(r Run) domain.Need { return needs(r, "runs:write") }
 func (c Pause) Decide(r Run, now time.Time) ([]domain.Event, error) {
 	switch {
 	case !r.Exists():
-		return nil, notFound()
+		return nil, domain.Missing()
 	case r.Ended():
 		return nil, runEnded(r)
 	case r.pause != nil:
@@ -83,7 +83,7 @@ func (c Resume) Needs(r Run) domain.Need { return needs(r, "runs:write") }
 func (c Resume) Decide(r Run, now time.Time) ([]domain.Event, error) {
 	switch {
 	case !r.Exists():
-		return nil, notFound()
+		return nil, domain.Missing()
 	case r.Ended():
 		return nil, runEnded(r)
 	case r.pause == nil:
@@ -122,7 +122,7 @@ func (c Hide) Needs(r Run) domain.Need { return needs(r, "runs:write") }
 func (c Hide) Decide(r Run, now time.Time) ([]domain.Event, error) {
 	switch {
 	case !r.Exists():
-		return nil, notFound()
+		return nil, domain.Missing()
 	case !r.Ended():
 		return nil, domain.Fail(domain.Conflict, "RUN_ACTIVE", "The run is active; cancel it first.")
 	case r.hidden:

@@ -29,19 +29,15 @@ func (h Held) Stream() string { return domain.StreamName(Category, h.RunID) }
 // Needs returns the right to carry out steps in the run's project.
 func (h Held) Needs(r Run) domain.Need { return needs(r, "tasks:work") }
 
-// needs is a right in the run's project. For a run that does not exist anybody
-// may ask: the answer is that there is none.
+// needs is a right in the run's project.
 func needs(r Run, p domain.Permission) domain.Need {
-	if !r.Exists() {
-		return domain.Need{Permission: "auth:self"}
-	}
-	return domain.Need{Permission: p, Project: r.ProjectID()}
+	return domain.NeedIn(p, r.ProjectID(), r.Exists())
 }
 
 // step returns the step the worker holds, or why it does not any more.
 func (h Held) step(r Run) (Step, error) {
 	if !r.Exists() {
-		return Step{}, notFound()
+		return Step{}, domain.Missing()
 	}
 	if r.Ended() {
 		return Step{}, runEnded(r)
@@ -51,10 +47,6 @@ func (h Held) step(r Run) (Step, error) {
 		return Step{}, domain.Fail(domain.Conflict, "LEASE_LOST", "The step is not held under this token any more; drop its work.")
 	}
 	return s, nil
-}
-
-func notFound() error {
-	return domain.Fail(domain.NotFound, "NOT_FOUND", "There is no such resource.")
 }
 
 func runEnded(r Run) error {
@@ -84,7 +76,7 @@ func (c Lease) Needs(r Run) domain.Need { return needs(r, "tasks:work") }
 // Decide starts the attempts that are free.
 func (c Lease) Decide(r Run, now time.Time) ([]domain.Event, error) {
 	if !r.Exists() {
-		return nil, notFound()
+		return nil, domain.Missing()
 	}
 	d := decide(r, now, nil)
 	for _, t := range c.Tickets {
