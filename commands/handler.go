@@ -9,7 +9,7 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/sparkops/control-plane/domain/workflow"
+	"github.com/sparkops/control-plane/commands/expr"
 	"github.com/sparkops/control-plane/eventstore"
 	"github.com/sparkops/control-plane/readmodels"
 	"github.com/sparkops/control-plane/readmodels/vault"
@@ -23,7 +23,7 @@ type Handler struct {
 	Views *readmodels.Views
 	Vault *vault.Vault
 	Clock func() time.Time // nil: the system clock
-	Expr  workflow.Expressions
+	Expr  *expr.Engine
 
 	Secrets          Secrets
 	PersonalProjects bool // a newly registered user gets a project of its own
