@@ -150,7 +150,7 @@ func (h *Handler) original(ctx context.Context, stream string, at span) (Receipt
 	receipt := Receipt{Unchanged: true, Revision: eventstore.NoStream}
 	_, err := h.Store.Read(ctx, stream, at.first, func(r eventstore.Recorded) error {
 		receipt.Events = append(receipt.Events, r.Event)
-		receipt.Position, receipt.Revision = r.Position, r.Revision
+		receipt.Position, receipt.Revision, receipt.At = r.Position, r.Revision, r.Metadata.At
 		if r.Revision >= at.last {
 			return errReadEnough
 		}

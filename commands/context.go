@@ -102,5 +102,15 @@ func unnamed(ctx context.Context) context.Context {
 	return withRequest(ctx, func(r *request) { r.commandID, r.expected = "", nil })
 }
 
+// NewIDFor returns the id of something that the command makes: derived from a
+// command id that the caller chose, so that repeating it makes nothing twice,
+// else new.
+func NewIDFor(ctx context.Context, name string) string {
+	if id := CommandIDFrom(ctx); id != "" {
+		return SubCommandID(id, "id of "+name)
+	}
+	return NewID()
+}
+
 // NewID returns a new UUIDv7.
 func NewID() string { return uuid.Must(uuid.NewV7()).String() }

@@ -36,6 +36,7 @@ type Creator interface{ CreatesStream() }
 type Receipt struct {
 	Position  uint64              // of its last event, or of the stream's last event when none was needed
 	Revision  eventstore.Revision // likewise
+	At        time.Time           // when it was decided; zero when no event was needed
 	Events    []domain.Event
 	Unchanged bool // no event was needed, or the command id was carried out before and these are its events
 }
@@ -101,7 +102,7 @@ func execute[S State[S]](ctx context.Context, h *Handler, cmd Command[S]) (Recei
 				state = state.Evolve(event)
 			}
 			e.advance(h, stream, d.snap.revision, state, appended, req.commandID)
-			return Receipt{Position: appended.Position, Revision: appended.Revision, Events: d.events}, nil
+			return Receipt{Position: appended.Position, Revision: appended.Revision, At: now, Events: d.events}, nil
 		}
 		again, err := retryable(err, req, attempt)
 		if !again {
@@ -143,11 +144,7 @@ func decide[S State[S]](ctx context.Context, h *Handler, stream string, e *entry
 			return decision[S]{}, stale()
 		}
 		need := cmd.Needs(snap.state)
-		err := req.actor.Authorize(need)
-		var events []domain.Event
-		if err == nil {
-			events, err = cmd.Decide(snap.state, now)
-		}
+		events, err := authorized(req.actor, need, snap.state, cmd, now)
 		if err == nil && len(events) > 0 {
 			return decision[S]{snap: snap, need: need, events: events}, nil
 		}
@@ -163,6 +160,20 @@ func decide[S State[S]](ctx context.Context, h *Handler, stream string, e *entry
 		}
 		fresh = true
 	}
+}
+
+// authorized decides where the actor may. A refusal for a too low role is kept
+// to things that exist: who sees a project learns of what is gone from it.
+func authorized[S any](actor domain.Actor, need domain.Need, state S, cmd Command[S], now time.Time) ([]domain.Event, error) {
+	refusal := actor.Authorize(need)
+	if refusal != nil && (need.Project == "" || domain.KindOf(refusal) != domain.Forbidden) {
+		return nil, refusal
+	}
+	events, err := cmd.Decide(state, now)
+	if refusal != nil && domain.KindOf(err) != domain.NotFound {
+		return nil, refusal
+	}
+	return events, err
 }
 
 // retryable says whether a failed append is worth deciding again, and returns

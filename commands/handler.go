@@ -34,7 +34,8 @@ type Handler struct {
 	cache   *lru.Cache[string, any] // stream -> *entry[S]
 	metrics metrics
 	keys    keys
-	hashing chan struct{} // bounds password hashing at a time
+	decoy   *decoy
+	hashing chan struct{} // bounds how many passwords are hashed at a time
 }
 
 // Secrets are the keys of credentials and how long tokens live.
@@ -74,6 +75,7 @@ func New(h Handler) (*Handler, error) {
 	}
 	h.cache = cache
 	h.keys = deriveKeys(h.Secrets)
+	h.decoy = &decoy{}
 	h.hashing = make(chan struct{}, 2)
 	if h.metrics, err = newMetrics(h.Registerer); err != nil {
 		return nil, err

@@ -9,12 +9,16 @@ import (
 
 // keys are what is derived from Secrets once, at start-up.
 type keys struct {
-	email []byte // hashes e-mail addresses
-	slug  []byte // hashes slugs
+	email   []byte       // hashes e-mail addresses
+	slug    []byte       // hashes slugs
+	signing []signingKey // of access tokens: the one that signs, then the one before it
 }
 
 func deriveKeys(s Secrets) keys {
-	return keys{email: mac(s.Master, "email hash v1"), slug: mac(s.Master, "slug hash v1")}
+	return keys{
+		email: mac(s.Master, "email hash v1"), slug: mac(s.Master, "slug hash v1"),
+		signing: signingKeys(s.JWT, s.JWTPrevious),
+	}
 }
 
 func mac(key []byte, text string) []byte {

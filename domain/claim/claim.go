@@ -56,20 +56,3 @@ func (t Take) Decide(c Claim, _ time.Time) ([]domain.Event, error) {
 		return nil, domain.Fail(domain.Conflict, "CLAIM_TAKEN", "It is taken already.")
 	}
 }
-
-// Release gives a value back. Nothing happens where another holds it.
-type Release struct {
-	Category string
-	Key      string
-	Holder   string
-}
-
-func (r Release) Stream() string          { return domain.StreamName(r.Category, r.Key) }
-func (r Release) Needs(Claim) domain.Need { return domain.Need{Permission: "auth:public"} }
-
-func (r Release) Decide(c Claim, _ time.Time) ([]domain.Event, error) {
-	if c.Holder != r.Holder {
-		return nil, nil
-	}
-	return []domain.Event{Released{Holder: r.Holder}}, nil
-}

@@ -174,7 +174,7 @@ type AddVersion struct {
 	WorkflowID   string
 	Definition   *Definition
 	Note         string
-	Released     bool
+	Status       VersionStatus // draft (where absent) or released
 	AuthorUserID string
 	Expressions  Expressions
 }
@@ -188,6 +188,7 @@ func (c AddVersion) Decide(w Workflow, _ time.Time) ([]domain.Event, error) {
 	}
 	var b domain.Broken
 	b.Text("note", c.Note, 0, 2000)
+	b.OneOf("status", cmp.Or(string(c.Status), string(Draft)), string(Draft), string(Released))
 	if c.Definition != nil {
 		b = append(b, CheckDefinition(*c.Definition, c.Expressions)...)
 	}
@@ -199,7 +200,7 @@ func (c AddVersion) Decide(w Workflow, _ time.Time) ([]domain.Event, error) {
 		def = canonical(*c.Definition)
 	}
 	events := []domain.Event{VersionAdded{Version: n, Definition: def, AuthorUserID: c.AuthorUserID, Note: c.Note}}
-	if c.Released {
+	if c.Status == Released {
 		events = append(events, VersionReleased{Version: n})
 	}
 	return events, nil

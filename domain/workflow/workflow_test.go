@@ -78,8 +78,9 @@ func TestVersions(t *testing.T) {
 	first := domaintest.Given[workflow.Workflow](t, created(t))
 	first.When(workflow.AddVersion{WorkflowID: "w1", Note: "again", AuthorUserID: "ben"}, now).
 		Then(workflow.VersionAdded{Version: 2, Definition: *graph(t, waits), AuthorUserID: "ben", Note: "again"})
-	first.When(workflow.AddVersion{WorkflowID: "w1", Definition: &workflow.Definition{}, Released: true, AuthorUserID: "ben"}, now).
+	first.When(workflow.AddVersion{WorkflowID: "w1", Definition: &workflow.Definition{}, Status: workflow.Released, AuthorUserID: "ben"}, now).
 		Then(workflow.VersionAdded{Version: 2, AuthorUserID: "ben"}, workflow.VersionReleased{Version: 2})
+	first.When(workflow.AddVersion{WorkflowID: "w1", Status: "deprecated", Note: "\x00"}, now).ThenInvalid("note", "status")
 	first.When(workflow.Release{WorkflowID: "w1", Version: 1}, now).Then(workflow.VersionReleased{Version: 1})
 	first.When(workflow.Release{WorkflowID: "w1", Version: 2}, now).ThenError(domain.NotFound, "NOT_FOUND")
 	first.When(workflow.Release{WorkflowID: "w1", Version: 0}, now).ThenError(domain.NotFound, "NOT_FOUND")
