@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -25,6 +26,7 @@ type entry[S State[S]] struct {
 	revision eventstore.Revision
 	position uint64
 	seen     map[uuid.UUID]span // where the events of each command are, up to revision
+	read     time.Time          // when the store was last asked for more
 }
 
 // span is the first and last event of one command in the stream.
@@ -68,10 +70,17 @@ func (e *entry[S]) snapshotLocked(commandID string) snapshot[S] {
 	return s
 }
 
+// readSince returns the state when the store was asked for more after a time.
+func (e *entry[S]) readSince(t time.Time) (state S, ok bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.state, e.revision != eventstore.NoStream && e.read.After(t)
+}
+
 // refresh reads what was written after the remembered revision and returns the
 // entry as it is then.
 func (e *entry[S]) refresh(ctx context.Context, h *Handler, stream, commandID string) (snapshot[S], error) {
-	from := e.snapshot("")
+	from, began := e.snapshot(""), time.Now()
 	next, seen := from, map[uuid.UUID]span{}
 	_, err := h.Store.Read(ctx, stream, from.revision+1, func(r eventstore.Recorded) error {
 		next.state = next.state.Evolve(r.Event)
@@ -85,6 +94,9 @@ func (e *entry[S]) refresh(ctx context.Context, h *Handler, stream, commandID st
 	defer e.remember(h, stream)
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if began.After(e.read) {
+		e.read = began
+	}
 	for id, s := range seen {
 		widenKey(e.seen, id, s.first, s.last)
 	}

@@ -32,6 +32,7 @@ type Handler struct {
 	Registerer prometheus.Registerer // nil: no metrics
 
 	cache   *lru.Cache[string, any] // stream -> *entry[S]
+	desk    *desk
 	metrics metrics
 	keys    keys
 	decoy   *decoy
@@ -73,7 +74,7 @@ func New(h Handler) (*Handler, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make state cache: %w", err)
 	}
-	h.cache = cache
+	h.cache, h.desk = cache, newDesk()
 	h.keys = deriveKeys(h.Secrets)
 	h.decoy = &decoy{}
 	h.hashing = make(chan struct{}, 2)

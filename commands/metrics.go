@@ -44,6 +44,9 @@ func newMetrics(r prometheus.Registerer) (metrics, error) {
 }
 
 func (m metrics) observe(cmd any, took time.Duration, receipt Receipt, err error) {
+	if wrapper, ok := cmd.(interface{ inner() any }); ok {
+		cmd = wrapper.inner()
+	}
 	name := reflect.TypeOf(cmd).String() // "run.Cancel"
 	outcome := "ok"
 	switch {

@@ -28,7 +28,7 @@ func (c Cancel) Decide(r Run, now time.Time) ([]domain.Event, error) {
 	case r.Status() == StatusCancelled:
 		return nil, nil
 	case r.Ended():
-		return nil, runEnded(r)
+		return nil, EndedError(r)
 	default:
 		return []domain.Event{Cancelled{Reason: c.Reason, By: c.By, At: now}}, nil
 	}
@@ -52,7 +52,7 @@ func (c Pause) Decide(r Run, now time.Time) ([]domain.Event, error) {
 	case !r.Exists():
 		return nil, domain.Missing()
 	case r.Ended():
-		return nil, runEnded(r)
+		return nil, EndedError(r)
 	case r.pause != nil:
 		return nil, nil
 	}
@@ -85,7 +85,7 @@ func (c Resume) Decide(r Run, now time.Time) ([]domain.Event, error) {
 	case !r.Exists():
 		return nil, domain.Missing()
 	case r.Ended():
-		return nil, runEnded(r)
+		return nil, EndedError(r)
 	case r.pause == nil:
 		return nil, nil
 	}

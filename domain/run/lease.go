@@ -40,7 +40,7 @@ func (h Held) step(r Run) (Step, error) {
 		return Step{}, domain.Missing()
 	}
 	if r.Ended() {
-		return Step{}, runEnded(r)
+		return Step{}, EndedError(r)
 	}
 	s, _ := r.Step(h.Step)
 	if s.Status != StepRunning || s.Token != h.Token {
@@ -49,7 +49,8 @@ func (h Held) step(r Run) (Step, error) {
 	return s, nil
 }
 
-func runEnded(r Run) error {
+// EndedError is the Conflict for a run that is over.
+func EndedError(r Run) error {
 	return domain.Fail(domain.Conflict, "RUN_ENDED", "The run is over: %s.", r.Status())
 }
 
