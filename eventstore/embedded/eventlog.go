@@ -77,6 +77,7 @@ type logOptions struct {
 	dir        string
 	fs         vfs.FS
 	cacheBytes int64
+	memTable   uint64
 	logger     *slog.Logger
 	fatal      func(msg string)
 	now        func() time.Time

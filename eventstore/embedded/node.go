@@ -154,7 +154,8 @@ func open(ctx context.Context, o Options, lock *pebble.Lock) (*Node, error) {
 	space.refresh()
 	var once sync.Once
 	log, err := openLog(logOptions{
-		dir: o.Dir, fs: o.FS, cacheBytes: o.CacheBytes, logger: o.Logger, now: o.Now, metrics: m, space: space, lock: lock,
+		dir: o.Dir, fs: o.FS, cacheBytes: o.CacheBytes, memTable: defaultMemTable, lock: lock,
+		logger: o.Logger, now: o.Now, metrics: m, space: space,
 		fatal: func(msg string) { once.Do(func() { o.Fatal(fatalExitCode, msg) }) },
 	})
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 
 const (
 	defaultCacheBytes = 64 << 20
-	memTableBytes     = 32 << 20
+	defaultMemTable   = 32 << 20
 )
 
 // lockDir takes the directory's lock, so that two processes never write to one log.
@@ -45,7 +45,7 @@ func openStorage(o logOptions, fail func()) (*pebble.DB, error) {
 		Logger:                      logger,
 		FormatMajorVersion:          pebble.FormatNewest,
 		CacheSize:                   o.cacheBytes,
-		MemTableSize:                memTableBytes,
+		MemTableSize:                o.memTable,
 		MemTableStopWritesThreshold: 4,
 		L0CompactionThreshold:       4,
 		L0StopWritesThreshold:       24,
