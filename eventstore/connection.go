@@ -176,16 +176,27 @@ func (c *connection) run(ctx context.Context, keep bool, fn func(context.Context
 	go v.run(fn)
 	select {
 	case err := <-v.result:
-		return err
+		return blame(ctx, err)
 	case <-ctx.Done():
 	}
 	if !v.ended.CompareAndSwap(false, true) {
-		return <-v.result
+		return blame(ctx, <-v.result)
 	}
 	if !v.entered.Load() {
 		c.retire() // the library is stuck
 	}
 	return context.Cause(ctx)
+}
+
+// blame replaces gRPC's word for a context that ended by the reason it ended for.
+func blame(ctx context.Context, err error) error {
+	if err == nil || ctx.Err() == nil {
+		return err
+	}
+	if code := status.Code(err); code == codes.Canceled || code == codes.DeadlineExceeded {
+		return context.Cause(ctx)
+	}
+	return err
 }
 
 func (v *visit) run(fn func(context.Context, *esdb.Client) error) {

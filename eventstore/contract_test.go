@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"strings"
 	"testing"
@@ -23,6 +24,9 @@ const patience = 60 * time.Second
 
 // clusterVariable holds the URL of a cluster the contract is checked on too.
 const clusterVariable = "SPARKOPS_TEST_EVENTSTORE_URL"
+
+// quiet keeps the logs of broken connections out of the tests' output.
+var quiet = slog.New(slog.DiscardHandler)
 
 // noted is the event the tests store.
 type noted struct {
@@ -48,6 +52,7 @@ func openNode(t testing.TB, o embedded.Options) *embedded.Node {
 	if o.Addr == "" {
 		o.Addr = "127.0.0.1:0"
 	}
+	o.Logger = quiet
 	node, err := embedded.Open(t.Context(), o)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, node.Close()) })
@@ -56,7 +61,7 @@ func openNode(t testing.TB, o embedded.Options) *embedded.Node {
 
 func openStore(t testing.TB, url string, registry *domain.Registry) *eventstore.Store {
 	t.Helper()
-	store, err := eventstore.Open(eventstore.Config{URL: url, CallTimeout: 20 * time.Second}, registry)
+	store, err := eventstore.Open(eventstore.Config{URL: url, CallTimeout: 20 * time.Second, Logger: quiet}, registry)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, store.Close()) })
 	return store
