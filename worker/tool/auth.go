@@ -58,7 +58,7 @@ func (t *httpTool) authenticate(ctx context.Context, req *http.Request) error {
 		return unusable(err)
 	}
 	var c credentials
-	if json.Unmarshal([]byte(plain), &c) != nil {
+	if json.Unmarshal(plain, &c) != nil {
 		return unusable(nil)
 	}
 	if host := c.text("host"); host != "" && !strings.EqualFold(host, req.URL.Host) && !strings.EqualFold(host, req.URL.Hostname()) {

@@ -25,12 +25,12 @@ func loopback(t *testing.T) *egress.Guard {
 	return &egress.Guard{Allow: allow}
 }
 
-func openPlain(_ context.Context, toolID, sealed string) (string, error) {
+func openPlain(_ context.Context, toolID, sealed string) (json.RawMessage, error) {
 	plain, ok := strings.CutPrefix(sealed, "sealed for "+toolID+": ")
 	if !ok {
-		return "", errors.New("sealed for another tool")
+		return nil, errors.New("sealed for another tool")
 	}
-	return plain, nil
+	return json.RawMessage(plain), nil
 }
 
 func testSet(t *testing.T) *Set {

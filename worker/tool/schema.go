@@ -50,6 +50,15 @@ func CheckArguments(schema, arguments json.RawMessage) error {
 	return nil
 }
 
+// CheckSchema reports whether a JSON Schema can be used; an empty one can.
+func CheckSchema(schema json.RawMessage) error {
+	if len(schema) == 0 {
+		return nil
+	}
+	_, err := compile(schema)
+	return err
+}
+
 func compile(schema json.RawMessage) (*jsonschema.Schema, error) {
 	schemas.Lock()
 	defer schemas.Unlock()

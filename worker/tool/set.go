@@ -23,7 +23,7 @@ type Set struct {
 	guard  *egress.Guard
 	client *http.Client
 	fresh  *http.Client // a connection for each request
-	open   func(ctx context.Context, toolID, sealed string) (string, error)
+	open   func(ctx context.Context, toolID, sealed string) (json.RawMessage, error)
 	clock  func() time.Time
 
 	mu       sync.Mutex
@@ -32,9 +32,9 @@ type Set struct {
 }
 
 // New returns a set whose HTTP tools go through the guard. open decrypts a
-// tool's stored credentials (a JSON object); nil means that no tool has any.
+// tool's stored credentials, a JSON object (commands.Handler.OpenToolAuth); nil means that no tool has any.
 // clock is used for Retry-After dates; nil means time.Now.
-func New(guard *egress.Guard, open func(ctx context.Context, toolID, sealed string) (string, error), clock func() time.Time) *Set {
+func New(guard *egress.Guard, open func(ctx context.Context, toolID, sealed string) (json.RawMessage, error), clock func() time.Time) *Set {
 	if clock == nil {
 		clock = time.Now
 	}
