@@ -92,6 +92,7 @@ func (v *Views) Refresh(ctx context.Context) error {
 		v.live.Store(&liveBuilds{path: path, schemas: schemas})
 		if old != nil {
 			v.pool.Reset()
+			v.queues.wakeAll() // while a build is made nobody is told of its tasks
 			v.log.InfoContext(ctx, "read models switched", "search_path", path)
 		}
 	}

@@ -20,8 +20,8 @@ type Run struct {
 	TriggeredBy     string  `db:"triggered_by" json:"triggeredBy"`
 	Region          string  `db:"region" json:"region"`
 
-	// Status is one of the frontend's six; Phase is the precise state: queued,
-	// running, retrying, waiting, paused, or the final status.
+	// Status is one of the frontend's six; Phase is the precise state: paused,
+	// waiting (for nothing but the time), else the status.
 	Status       string  `db:"status" json:"status"`
 	Phase        string  `db:"phase" json:"phase"`
 	StatusReason *Reason `db:"-" json:"statusReason"`
@@ -92,15 +92,13 @@ func (r runRow) view() Run {
 	return run
 }
 
-// An active run's phase follows from its steps: with parallel branches the
-// liveliest one counts.
+// An active run waits when nothing but the time will change it.
 const runPhase = `case
 	when r.status not in ('queued', 'running') then r.status
 	when r.paused then 'paused'
-	else coalesce((
-		select case min(case s.state when 'running' then 1 when 'ready' then case when s.attempt > 1 then 3 else 2 end when 'waiting' then 4 end)
-			when 1 then 'running' when 2 then r.status when 3 then 'retrying' when 4 then 'waiting' end
-		from run_steps s where s.run_id = r.id and s.state in ('running', 'ready', 'waiting')), r.status)
+	when exists (select 1 from run_steps s where s.run_id = r.id and s.state = 'waiting')
+	 and not exists (select 1 from run_steps s where s.run_id = r.id and s.state in ('ready', 'running')) then 'waiting'
+	else r.status
 	end as phase`
 
 const runColumns = `r.id, r.project_id, r.workflow_id, r.workflow_version, r.agent_id, r.env, r.trigger, r.triggered_by, r.region,
@@ -110,7 +108,10 @@ const runColumns = `r.id, r.project_id, r.workflow_id, r.workflow_version, r.age
 	r.retries, r.retry_of, r.has_human, r.provider, r.revision`
 
 const (
-	runPayloads   = `, r.input, r.output, r.config`
+	runPayloads = `, r.input, coalesce(r.output, case when r.output_from is not null then (
+		select '{' || string_agg(to_json(o.step)::text || ':' || coalesce(s.output, 'null'), ',' order by o.at) || '}'
+		from json_array_elements_text(r.output_from::json) with ordinality as o (step, at)
+		left join run_steps s on s.run_id = r.id and s.step = o.step) end) as output, r.config`
 	runNoPayloads = `, null::text as input, null::text as output, null::text as config`
 )
 
@@ -177,6 +178,7 @@ func seenRuns(visible Visible) conditions {
 	var c conditions
 	c.visible("r.project_id", visible)
 	c.add("not r.hidden")
+	c.add("r.project_id not in (select project_id from dead_projects)")
 	return c
 }
 

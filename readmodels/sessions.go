@@ -9,6 +9,7 @@ import (
 type Session struct {
 	ID              string     `db:"id" json:"id"`
 	UserID          string     `db:"user_id" json:"userId"`
+	Epoch           int        `db:"epoch" json:"-"` // of the user when it began: over once the user's is higher
 	StartedAt       time.Time  `db:"started_at" json:"startedAt"`
 	LastRefreshedAt *time.Time `db:"last_refreshed_at" json:"lastRefreshedAt"`
 	ExpiresAt       time.Time  `db:"expires_at" json:"expiresAt"`
@@ -17,7 +18,7 @@ type Session struct {
 	Revision        int64      `db:"revision" json:"-"`
 }
 
-const sessionColumns = `id, user_id, started_at, last_refreshed_at, expires_at, revoked_at, revoked_reason, revision`
+const sessionColumns = `id, user_id, epoch, started_at, last_refreshed_at, expires_at, revoked_at, revoked_reason, revision`
 
 const sessionByID = `select ` + sessionColumns + ` from sessions where id = $1`
 

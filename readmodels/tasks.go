@@ -5,8 +5,6 @@ import (
 	"slices"
 	"sync"
 	"time"
-
-	"github.com/sparkops/control-plane/domain"
 )
 
 // TaskRef names a step that is ready for a worker. It may have been taken
@@ -28,26 +26,30 @@ type TaskRef struct {
 // its lease is an event: a worker that dies in between delays it that long.
 const claimTime = 3 * time.Second
 
+// Tasks are no table of their own: they are the steps that are ready.
+const taskColumns = `t.run_id, t.step, t.node, t.type, t.queue, t.priority, t.attempt, t.not_before, t.ready_position as position`
+
+const unclaimed = `not exists (
+	select 1 from sparkops.task_claims c
+	where c.run_id = t.run_id and c.step = t.step and c.position >= t.ready_position and c.until > clock_timestamp())`
+
 const claimReadyTasks = `
 with ready as (
-	select t.run_id, t.project_id, t.step, t.node, t.type, t.queue, t.priority, t.attempt, t.not_before, t.position
-	from tasks t
-	where t.ready and t.queue = any($2) and t.not_before <= $3
-	  and not exists (
-		select 1 from sparkops.task_claims c
-		where c.run_id = t.run_id and c.step = t.step and c.position >= t.position and c.until > clock_timestamp())
-	order by t.priority desc, t.not_before, t.position, t.step
+	select ` + taskColumns + `
+	from run_steps t
+	where t.state = 'ready' and not t.held and t.queue = any($2) and t.not_before <= $3 and ` + unclaimed + `
+	order by t.priority desc, t.not_before, t.ready_position, t.step
 	limit $4
 	for update of t skip locked
 ), claimed as (
-	insert into sparkops.task_claims (run_id, step, position, worker, until)
-	select run_id, step, position, $1, clock_timestamp() + $5 from ready
+	insert into sparkops.task_claims as c (run_id, step, position, worker, until)
+	select run_id, step, position, $1, clock_timestamp() + $5::interval from ready
 	on conflict (run_id, step) do update
 	set position = excluded.position, worker = excluded.worker, until = excluded.until
-	where task_claims.until <= clock_timestamp() or task_claims.position < excluded.position
+	where c.until <= clock_timestamp() or c.position < excluded.position
 	returning run_id, step
 )
-select ready.* from ready join claimed using (run_id, step)
+select ready.*, r.project_id from ready join claimed using (run_id, step) join runs r on r.id = ready.run_id
 order by priority desc, not_before, position, step`
 
 // ClaimReadyTasks returns up to max tasks of the queues that are ready at now,
@@ -82,11 +84,9 @@ func (v *Views) PurgeClaims(ctx context.Context) error {
 	return Translate(err)
 }
 
-const nextTask = `select run_id, project_id, step, node, type, queue, priority, attempt, not_before, position
-from tasks t where ready and queue = any($1)
-  and not exists (select 1 from sparkops.task_claims c
-	where c.run_id = t.run_id and c.step = t.step and c.position >= t.position and c.until > clock_timestamp())
-order by not_before limit 1`
+const nextTask = `select t.not_before from run_steps t
+where t.state = 'ready' and not t.held and t.queue = any($1) and ` + unclaimed + `
+order by t.not_before limit 1`
 
 // WaitTasks returns when a task of the queues may be ready, or after wait. It
 // may return for nothing.
@@ -95,19 +95,19 @@ func (v *Views) WaitTasks(ctx context.Context, queues []string, wait time.Durati
 	defer cancel()
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
-	next, err := row[TaskRef](ctx, v.pool, nextTask, nonNil(queues))
+	next, err := column[time.Time](ctx, v.pool, nextTask, nonNil(queues))
+	if err != nil {
+		return err
+	}
 	var due <-chan time.Time
-	switch {
-	case err == nil:
-		until := next.NotBefore.Sub(v.now())
+	if len(next) > 0 {
+		until := next[0].Sub(v.now())
 		if until <= 0 {
 			return nil
 		}
 		at := time.NewTimer(until)
 		defer at.Stop()
 		due = at.C
-	case domain.KindOf(err) != domain.NotFound:
-		return err
 	}
 	select {
 	case <-woken:
@@ -119,8 +119,8 @@ func (v *Views) WaitTasks(ctx context.Context, queues []string, wait time.Durati
 	return nil
 }
 
-const tasksOfRun = `select run_id, project_id, step, node, type, queue, priority, attempt, not_before, position
-from tasks where run_id = $1 and ready order by not_before, step`
+const tasksOfRun = `select ` + taskColumns + `, r.project_id from run_steps t join runs r on r.id = t.run_id
+where t.run_id = $1 and t.state = 'ready' and not t.held order by t.not_before, t.step`
 
 // TasksOf returns the tasks of one run that wait for a worker.
 func (v *Views) TasksOf(ctx context.Context, runID string) ([]TaskRef, error) {
@@ -135,9 +135,13 @@ type QueueDepth struct {
 	Oldest *time.Time `db:"oldest" json:"oldest"`
 }
 
-const queueDepths = `select queue, count(*) filter (where ready) as ready, count(*) filter (where not ready) as leased,
-	min(not_before) filter (where ready) as oldest
-from tasks group by queue order by queue`
+const queueDepths = `
+select queue, sum(ready)::bigint as ready, sum(leased)::bigint as leased, min(oldest) as oldest from (
+	select queue, count(*) as ready, 0 as leased, min(not_before) as oldest
+	from run_steps where state = 'ready' and not held group by queue
+	union all
+	select queue, 0, count(*), null from run_steps where state = 'running' group by queue
+) t where queue is not null group by queue order by queue`
 
 // QueueDepths returns the queues that hold tasks, by name.
 func (v *Views) QueueDepths(ctx context.Context) ([]QueueDepth, error) {

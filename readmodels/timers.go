@@ -25,14 +25,36 @@ type Timer struct {
 	DueAt time.Time `db:"due_at"`
 }
 
-const dueTimers = `select run_id, step, kind, due_at from timers where due_at <= $1 order by due_at, run_id, step, kind limit $2`
+// Timers are no table of their own: each open step holds when the time changes
+// something about it, and each active run when it must be over.
+const openTimers = `
+	select run_id, step, due_at,
+		case state when 'ready' then 'start' when 'waiting' then 'wait' else case when due_at = close_by then 'close' else 'lease' end end as kind
+	from run_steps
+	where (state in ('running', 'waiting') or state = 'ready' and not held)`
+
+const openDeadlines = `
+	select id as run_id, '' as step, deadline as due_at, 'deadline' as kind
+	from runs where status in ('queued', 'running') and not paused`
+
+const dueTimers = `
+select * from (
+	(` + openTimers + ` and due_at <= $1 order by due_at limit $2)
+	union all
+	(` + openDeadlines + ` and deadline <= $1 order by deadline limit $2)
+) t order by due_at, run_id, step limit $2`
 
 // DueTimers returns the timers due at now, the oldest first.
 func (v *Views) DueTimers(ctx context.Context, now time.Time, limit int) ([]Timer, error) {
 	return rows[Timer](ctx, v.pool, dueTimers, now, limit)
 }
 
-const nextTimer = `select run_id, step, kind, due_at from timers order by due_at limit 1`
+const nextTimer = `
+select * from (
+	(` + openTimers + ` order by due_at limit 1)
+	union all
+	(` + openDeadlines + ` order by deadline limit 1)
+) t order by due_at limit 1`
 
 // NextTimer returns when the next timer is due, which may be in the past; ok
 // is false when there is none.
@@ -44,7 +66,9 @@ func (v *Views) NextTimer(ctx context.Context) (at time.Time, ok bool, err error
 	return t.DueAt, err == nil, err
 }
 
-const timersOfRun = `select run_id, step, kind, due_at from timers where run_id = $1 order by due_at, step, kind`
+const timersOfRun = `
+select * from (` + openTimers + ` and run_id = $1 union all` + openDeadlines + ` and id = $1) t
+order by due_at, step`
 
 // TimersOf returns the timers of one run, the next first.
 func (v *Views) TimersOf(ctx context.Context, runID string) ([]Timer, error) {
