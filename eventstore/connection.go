@@ -183,9 +183,16 @@ func (c *connection) run(ctx context.Context, keep bool, fn func(context.Context
 		return blame(ctx, <-v.result)
 	}
 	if !v.entered.Load() {
-		c.retire() // the library is stuck
+		time.AfterFunc(settleTime, v.stuck)
 	}
 	return context.Cause(ctx)
+}
+
+// stuck gives up on a client that does not even look up its connection.
+func (v *visit) stuck() {
+	if !v.entered.Load() {
+		v.conn.retire()
+	}
 }
 
 // blame replaces gRPC's word for a context that ended by the reason it ended for.

@@ -139,8 +139,8 @@ func (l *link) dial() (*connection, error) {
 }
 
 // close lets nobody in any more, waits until the connecting under way has
-// ended and the last client is closed.
-func (l *link) close() {
+// ended and the last client is closed. Users who do not leave in time are cut off.
+func (l *link) close(patience time.Duration) {
 	l.mu.Lock()
 	if !l.closed {
 		l.closed = true
@@ -150,10 +150,12 @@ func (l *link) close() {
 		}
 	}
 	l.mu.Unlock()
+	impatient := time.AfterFunc(patience, l.cut)
+	defer impatient.Stop()
 	l.work.Wait()
 }
 
-// cut makes every replaced client close now, also under its users.
+// cut makes every retired client close now, also under its users.
 func (l *link) cut() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

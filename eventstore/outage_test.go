@@ -225,8 +225,10 @@ func TestReadsSurvive(t *testing.T) {
 			_, err := c.Read(t.Context(), stream, 0, each)
 			return err
 		},
-		"all":      func(each func(eventstore.Recorded) error) error { return c.ReadAll(t.Context(), 0, 0, nil, each) },
-		"category": func(each func(eventstore.Recorded) error) error { return c.ReadAll(t.Context(), 0, 0, []string{c.category}, each) },
+		"all": func(each func(eventstore.Recorded) error) error { return c.ReadAll(t.Context(), 0, 0, nil, each) },
+		"category": func(each func(eventstore.Recorded) error) error {
+			return c.ReadAll(t.Context(), 0, 0, []string{c.category}, each)
+		},
 	} {
 		var got []string
 		require.NoError(t, read(func(r eventstore.Recorded) error {

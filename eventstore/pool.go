@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"time"
 )
 
 // maxStreams is how many long calls share one connection. Servers take 100
@@ -14,8 +15,9 @@ const maxStreams = 80
 // linkPool spreads long reads and subscriptions over as many connections as
 // they need.
 type linkPool struct {
-	dialing dialing
-	logger  *slog.Logger
+	dialing  dialing
+	logger   *slog.Logger
+	patience time.Duration // with the last calls of a connection nobody needs
 
 	mu     sync.Mutex
 	closed bool
@@ -56,7 +58,7 @@ func (p *linkPool) give(l *pooledLink) {
 	}
 	p.mu.Unlock()
 	if unused {
-		l.close()
+		l.close(p.patience)
 	}
 }
 
@@ -70,13 +72,12 @@ func (p *linkPool) use(ctx context.Context, fn func(ctx context.Context, l *link
 	return fn(ctx, l.link)
 }
 
-func (p *linkPool) close() {
+func (p *linkPool) close(patience time.Duration) {
 	p.mu.Lock()
 	p.closed = true
 	links := slices.Clone(p.links)
 	p.mu.Unlock()
 	for _, l := range links {
-		l.cut()
-		l.close()
+		l.close(patience)
 	}
 }

@@ -213,20 +213,24 @@ func receive(stream *esdb.ReadStream) (e *esdb.RecordedEvent, err error) {
 
 func isSystemType(eventType string) bool { return len(eventType) > 0 && eventType[0] == '$' }
 
-// watchdog cancels a read that waits for the server too long. It looks at most
-// once per period, so that receiving an event costs no timer.
+// watchdog cancels a read that waits for the server too long. It looks a few
+// times per period, so that receiving an event costs no timer.
 type watchdog struct {
 	steps  atomic.Uint64 // odd while waiting
 	timer  *time.Timer
 	period time.Duration
 	cancel context.CancelCauseFunc
-	seen   uint64 // only used by the timer
+	// Only used by the timer:
+	seen  uint64
+	looks int // since the wait seen began
 }
+
+const looksPerPeriod = 4
 
 func newWatchdog(period time.Duration, cancel context.CancelCauseFunc) *watchdog {
 	w := &watchdog{period: period, cancel: cancel}
 	w.timer = time.AfterFunc(math.MaxInt64, w.look)
-	w.timer.Reset(period)
+	w.timer.Reset(period / looksPerPeriod)
 	return w
 }
 
@@ -236,10 +240,12 @@ func (w *watchdog) stop()    { w.timer.Stop() }
 
 func (w *watchdog) look() {
 	now := w.steps.Load()
-	if now%2 == 1 && now == w.seen {
+	if now%2 == 0 || now != w.seen {
+		w.seen, w.looks = now, 0
+	}
+	if w.looks++; w.looks > looksPerPeriod {
 		w.cancel(fmt.Errorf("no answer within %v: %w", w.period, errStalled))
 		return
 	}
-	w.seen = now
-	w.timer.Reset(w.period)
+	w.timer.Reset(w.period / looksPerPeriod)
 }

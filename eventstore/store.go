@@ -51,7 +51,7 @@ func Open(cfg Config, registry *domain.Registry) (*Store, error) {
 	return &Store{
 		registry: registry, logger: logger, metrics: m, callTimeout: timeout,
 		calls:   newLink(dialing, logger, 2*timeout),
-		streams: &linkPool{dialing: dialing, logger: logger},
+		streams: &linkPool{dialing: dialing, logger: logger, patience: 2 * timeout},
 		life:    life, end: end, quiet: make(chan struct{}),
 	}, nil
 }
@@ -72,15 +72,17 @@ func (s *Store) Close() error {
 		}
 	}
 	s.mu.Unlock()
-	timer := time.NewTimer(2 * s.callTimeout)
+	patience := 2 * s.callTimeout
+	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	select {
 	case <-s.quiet:
 	case <-timer.C:
 		s.logger.Warn("event store: subscribers do not return; closing their connections under them")
+		patience = 0
 	}
-	s.streams.close()
-	s.calls.close()
+	s.streams.close(patience)
+	s.calls.close(2 * s.callTimeout)
 	s.metrics.unregister()
 	return nil
 }
