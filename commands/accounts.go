@@ -173,10 +173,10 @@ func (h *Handler) Refresh(ctx context.Context, token string) (Tokens, Receipt, e
 
 // endWithUser ends a session that its user's present state no longer allows.
 func (h *Handler) endWithUser(ctx context.Context, s session.Session, u user.User) error {
-	reason, failure := session.ReasonPassword, domain.Fail(domain.Unauthorized, "SESSION_ENDED", "The session has ended; sign in again.")
+	reason, failure := session.ReasonPassword, errSessionEnded()
 	switch {
 	case !u.Active:
-		reason, failure = session.ReasonDeactivated, errInactive().(*domain.Error)
+		reason, failure = session.ReasonDeactivated, errInactive()
 	case u.Epoch == s.Epoch:
 		return nil
 	}

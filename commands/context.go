@@ -14,6 +14,7 @@ import (
 type request struct {
 	actor       domain.Actor
 	commandID   string
+	made        bool // the command id was made for this request, so nobody can have used it before
 	correlation string
 	causation   string
 	expected    *eventstore.Revision
@@ -45,7 +46,7 @@ func ActorFrom(ctx context.Context) domain.Actor { return requestOf(ctx).actor }
 // WithCommandID names the command, so that executing it again returns the
 // first outcome. Without it every Execute is a command of its own.
 func WithCommandID(ctx context.Context, id string) context.Context {
-	return withRequest(ctx, func(r *request) { r.commandID = id })
+	return withRequest(ctx, func(r *request) { r.commandID, r.made = id, false })
 }
 
 // CommandIDFrom returns the id set by WithCommandID, "" where there is none.
@@ -90,24 +91,24 @@ func SubCommandID(commandID, name string) string {
 // derive the ids of their parts from it. repeatable says that the caller chose
 // the id.
 func named(ctx context.Context) (_ context.Context, repeatable bool) {
-	if CommandIDFrom(ctx) != "" {
-		return ctx, true
+	if r := requestOf(ctx); r.commandID != "" {
+		return ctx, !r.made
 	}
-	return WithCommandID(ctx, NewID()), false
+	return withRequest(ctx, func(r *request) { r.commandID, r.made = NewID(), true }), false
 }
 
 // unnamed drops the command id, for use-cases whose answer cannot be given a
 // second time (a token): each repetition is a new command.
 func unnamed(ctx context.Context) context.Context {
-	return withRequest(ctx, func(r *request) { r.commandID, r.expected = "", nil })
+	return withRequest(ctx, func(r *request) { r.commandID, r.made, r.expected = "", false, nil })
 }
 
 // NewIDFor returns the id of something that the command makes: derived from a
 // command id that the caller chose, so that repeating it makes nothing twice,
 // else new.
 func NewIDFor(ctx context.Context, name string) string {
-	if id := CommandIDFrom(ctx); id != "" {
-		return SubCommandID(id, "id of "+name)
+	if r := requestOf(ctx); r.commandID != "" && !r.made {
+		return SubCommandID(r.commandID, "id of "+name)
 	}
 	return NewID()
 }

@@ -71,7 +71,7 @@ func execute[S State[S]](ctx context.Context, h *Handler, cmd Command[S]) (Recei
 	req := requestOf(ctx)
 	// A command named by its caller may have been carried out by another node,
 	// so what is remembered here does not tell.
-	fresh := req.commandID != "" || req.expected != nil
+	fresh := req.commandID != "" && !req.made || req.expected != nil
 	if req.commandID == "" {
 		req.commandID = NewID()
 	}

@@ -155,19 +155,18 @@ func (h *Handler) AuthenticateAPIKey(ctx context.Context, key string) (Identity,
 
 // holder is the part of a user that authentication looks at.
 type holder struct {
-	id         string
-	role       domain.Role
-	endedUntil time.Time // sessions that began before it are over
+	id    string
+	role  domain.Role
+	epoch int // sessions that began in an earlier one are over
 }
 
 func (h *Handler) holder(ctx context.Context, userID string) (holder, error) {
-	inactive := domain.Fail(domain.Unauthorized, "USER_INACTIVE", "The account is deactivated.")
 	seen, err := h.Views.UserByID(ctx, userID)
 	if err == nil {
 		if !seen.IsActive {
-			return holder{}, inactive
+			return holder{}, errInactive()
 		}
-		return holder{id: seen.ID, role: seen.Role, endedUntil: seen.PasswordChangedAt}, nil
+		return holder{id: seen.ID, role: seen.Role, epoch: seen.SessionEpoch}, nil
 	}
 	if domain.KindOf(err) != domain.NotFound {
 		return holder{}, fmt.Errorf("load user: %w", err)
@@ -179,19 +178,20 @@ func (h *Handler) holder(ctx context.Context, userID string) (holder, error) {
 	case !stored.Exists():
 		return holder{}, domain.Fail(domain.Unauthorized, "TOKEN_INVALID", "The credential belongs to nobody; sign in again.")
 	case !stored.Active:
-		return holder{}, inactive
+		return holder{}, errInactive()
 	default:
-		return holder{id: stored.ID, role: stored.Role}, nil
+		return holder{id: stored.ID, role: stored.Role, epoch: stored.Epoch}, nil
 	}
 }
 
-// sessionCounts returns nil, or why a session of the user is over.
+// sessionCounts returns nil, or why a session of the user is over. A session
+// of a later epoch than the user's is one that the read model knew of before
+// it was asked for the user.
 func (h *Handler) sessionCounts(ctx context.Context, sessionID string, u holder) error {
-	ended := domain.Fail(domain.Unauthorized, "SESSION_ENDED", "The session has ended; sign in again.")
 	seen, err := h.Views.SessionByID(ctx, sessionID)
 	if err == nil {
-		if seen.UserID != u.id || seen.RevokedAt != nil || seen.StartedAt.Before(u.endedUntil) {
-			return ended
+		if seen.UserID != u.id || seen.RevokedAt != nil || seen.Epoch < u.epoch {
+			return errSessionEnded()
 		}
 		return nil
 	}
@@ -202,9 +202,13 @@ func (h *Handler) sessionCounts(ctx context.Context, sessionID string, u holder)
 	switch {
 	case err != nil:
 		return err
-	case stored.UserID != u.id:
-		return ended
+	case stored.UserID != u.id || stored.Epoch < u.epoch:
+		return errSessionEnded()
 	default:
 		return stored.Alive(h.Now())
 	}
+}
+
+func errSessionEnded() error {
+	return domain.Fail(domain.Unauthorized, "SESSION_ENDED", "The session has ended; sign in again.")
 }
