@@ -72,10 +72,14 @@ func taskOf(r run.Run, step string, w Worker) (Task, bool) {
 			by = &a
 		}
 	}
+	calls := make([]run.CallRecord, len(s.Calls))
+	for i, c := range s.Calls {
+		calls[i] = *c
+	}
 	return Task{
 		RunID: r.ID(), ProjectID: r.ProjectID(), Step: s.Step, Node: s.Node, Type: s.Type, Queue: s.Queue,
 		Attempt: s.Attempt, Token: s.Token, Input: r.StepInput(s),
-		NodeSpec: n, Agent: by, Tools: taskTools(plan, n, by), Calls: s.Calls, Details: s.Details,
+		NodeSpec: n, Agent: by, Tools: taskTools(plan, n, by), Calls: calls, Details: s.Details,
 		LeaseUntil: s.LeaseUntil, CloseBy: s.CloseBy, Run: r.Facts(), worker: w,
 	}, true
 }

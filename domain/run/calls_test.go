@@ -130,6 +130,8 @@ func TestUnknownOutcomeWaitsForAnOperator(t *testing.T) {
 			require.Equal(t, "OUTCOME_UNKNOWN", h.state().StatusReason().Code)
 
 			h.do(time.Hour, run.Resume{RunID: "r1", By: "u1", Expr: words{}}).lease(time.Hour, "a")
+			approved := (&history{t: t, events: h.events}).do(time.Hour, run.Fail{Held: h.held("a"), Failure: run.Failure{Code: "BUSY"}, Retryable: true, Expr: words{}})
+			require.False(t, approved.state().Paused(), "the operator's word holds until the call is made again")
 			h.when(time.Hour, run.StartCall{Held: h.held("a"), Call: run.Call{Seq: 1, Kind: "tool", Name: "t"}}).Then(
 				run.StepCallStarted{Step: "a", Attempt: 2, Call: step(h, "a").Calls[0].Call, At: at(time.Hour)})
 			h.do(time.Hour, run.StartCall{Held: h.held("a"), Call: call})

@@ -57,7 +57,7 @@ func (d *decision) fail(s Step, failure Failure, retryable bool, retryAfter time
 
 // outcomeUnknown says that a call may have had its effect although nobody
 // knows: only a person can tell whether it may be repeated.
-func outcomeUnknown(call CallRecord, cause Failure) Failure {
+func outcomeUnknown(call *CallRecord, cause Failure) Failure {
 	details, _ := json.Marshal(map[string]any{"call": call.Name, "seq": call.Seq, "key": call.Key, "cause": cause.Code}) // cannot fail
 	return Failure{
 		Code:    CodeOutcomeUnknown,

@@ -179,6 +179,17 @@ func TestPauseAndResume(t *testing.T) {
 	require.Equal(t, 2, step(h, "a").Attempt)
 }
 
+func TestResumeCountsRetriesAnew(t *testing.T) {
+	t.Parallel()
+	h := begin(t, retrying(`"retry":{"maxAttempts":2,"maxElapsed":"1m","jitter":"none"}`)).fail(0, "a", "BUSY").fail(time.Second, "a", "BUSY")
+	require.True(t, h.state().Paused())
+	h.do(time.Hour, run.Resume{RunID: "r1", Expr: words{}}).fail(time.Hour, "a", "BUSY")
+	require.False(t, h.state().Paused())
+	require.Equal(t, 4, step(h, "a").Attempt)
+	h.fail(time.Hour+time.Minute, "a", "BUSY")
+	require.True(t, h.state().Paused())
+}
+
 func scheduled(name string, idx, attempt int, after time.Duration) run.StepScheduled {
 	return run.StepScheduled{
 		Step: name, Node: name, Idx: idx, Type: "tool", Name: name, Attempt: attempt, Queue: "default",

@@ -147,7 +147,7 @@ func (r Run) evolveCall(event domain.Event) Run {
 	switch e := event.(type) {
 	case StepCallStarted:
 		return r.change(e.Step, func(s *Step) {
-			s.Calls = s.withCall(s.call(e.Call.Seq), CallRecord{Call: e.Call, Attempt: e.Attempt, StartedAt: e.At})
+			s.Calls = s.withCall(s.call(e.Call.Seq), &CallRecord{Call: e.Call, Attempt: e.Attempt, StartedAt: e.At})
 		})
 	case StepCallFinished:
 		r.cost = r.cost.Add(e.Result.CostNanos)
@@ -156,10 +156,10 @@ func (r Run) evolveCall(event domain.Event) Run {
 			at := s.call(e.Seq)
 			record := CallRecord{Call: Call{Seq: e.Seq, Kind: e.Kind, Name: e.Name}, Attempt: e.Attempt, StartedAt: e.At}
 			if at >= 0 {
-				record = s.Calls[at]
+				record = *s.Calls[at]
 			}
 			record.FinishedAt, record.Result = e.At, &e.Result
-			s.Calls = s.withCall(at, record)
+			s.Calls = s.withCall(at, &record)
 			s.Cost = s.Cost.Add(e.Result.CostNanos)
 			s.Usage = s.Usage.Add(e.Result.Usage)
 		})

@@ -55,7 +55,7 @@ type Step struct {
 	LeaseUntil time.Time
 	CloseBy    time.Time
 
-	Calls []CallRecord // in the order they were first started
+	Calls []*CallRecord // in the order they were first started
 	Usage domain.Usage
 	Cost  domain.Nanos
 
@@ -86,11 +86,11 @@ func (s *Step) isOpen() bool {
 
 // call returns the position of a call in Calls, -1 where there is none.
 func (s *Step) call(seq int) int {
-	return slices.IndexFunc(s.Calls, func(c CallRecord) bool { return c.Seq == seq })
+	return slices.IndexFunc(s.Calls, func(c *CallRecord) bool { return c.Seq == seq })
 }
 
 // withCall returns the calls with one replaced or, at -1, added.
-func (s *Step) withCall(at int, c CallRecord) []CallRecord {
+func (s *Step) withCall(at int, c *CallRecord) []*CallRecord {
 	calls := slices.Clone(s.Calls)
 	if at < 0 {
 		return append(calls, c)
@@ -101,13 +101,13 @@ func (s *Step) withCall(at int, c CallRecord) []CallRecord {
 
 // unknownCall returns a call that must not be repeated although nobody knows
 // how it ended.
-func (s *Step) unknownCall() (CallRecord, bool) {
+func (s *Step) unknownCall() (*CallRecord, bool) {
 	for _, c := range s.Calls {
 		if c.Unsafe && c.Result == nil && c.Attempt > s.base {
 			return c, true
 		}
 	}
-	return CallRecord{}, false
+	return nil, false
 }
 
 // vector is a list of steps that shares what it does not change with the
