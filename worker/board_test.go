@@ -194,8 +194,11 @@ func leased(r run.Run, events []domain.Event) []Task {
 		n := r.Node(s)
 		t := Task{
 			RunID: r.ID(), Step: s.Step, Node: s.Node, Type: s.Type, Queue: s.Queue, Attempt: s.Attempt, Token: s.Token,
-			Input: r.StepInput(s), NodeSpec: n, Tools: r.Plan().Tools, Calls: s.Calls, Details: s.Details,
+			Input: r.StepInput(s), NodeSpec: n, Tools: r.Plan().Tools, Details: s.Details,
 			LeaseUntil: s.LeaseUntil, CloseBy: s.CloseBy, Run: r.Facts(),
+		}
+		for _, c := range s.Calls {
+			t.Calls = append(t.Calls, *c)
 		}
 		if a, ok := r.Plan().Agents[n.Agent]; ok {
 			t.Agent = &a

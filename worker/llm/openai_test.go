@@ -125,7 +125,7 @@ func TestFaults(t *testing.T) {
 				_, err = Simulated{}.Complete(t.Context(), r)
 				require.Equal(t, tt.want, withoutCause(t, err), "in process")
 			}
-			r.Key = "run/step/model-2"
+			r.Key, own.Timeout = "run/step/model-2", time.Minute
 			got, err := own.Complete(t.Context(), r)
 			require.NoError(t, err, "the second call of the step")
 			require.Equal(t, "fine", got.Message.Content)
