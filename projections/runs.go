@@ -188,8 +188,8 @@ func (f *runsFold) applyOpen(id string, event any, position int64) {
 		s.queue, s.priority = optional(e.Queue), &e.Priority
 		s.notBefore, s.readyPosition = &e.NotBefore, &position
 		s.dueAt(&e.StartBy)
-		if in, from := payload(e.Input), names(e.InputFrom); in != nil || from != nil {
-			s.input, s.inputFrom = in, from
+		if s.input == nil && s.inputFrom == nil {
+			s.input, s.inputFrom = payload(e.Input), names(e.InputFrom)
 		}
 	case run.StepStarted:
 		s := f.step(id, e.Step)
@@ -239,10 +239,12 @@ func (f *runsFold) applyEnded(id string, event any) {
 	}
 }
 
-// describe sets what every event of a step repeats.
+// describe sets what every event of a step repeats; the first one counts.
 func (s *stepPatch) describe(node string, idx int, kind, name string, attempt int) {
-	node, kind, name = clean(node), clean(kind), clean(name)
-	s.node, s.idx, s.kind, s.name = &node, &idx, &kind, &name
+	if s.node == nil {
+		node, kind, name = clean(node), clean(kind), clean(name)
+		s.node, s.idx, s.kind, s.name = &node, &idx, &kind, &name
+	}
 	if attempt > 0 {
 		s.attempt = &attempt
 	}

@@ -148,7 +148,7 @@ using unnest($1::text[], $2::text[], $3::text[], $4::int[], $5::text[], $6::text
 on s.run_id = p.run_id and s.step = p.step
 when matched then update set
 	state = coalesce(p.state, s.state),
-	held = case when p.released then (select r.paused from runs r where r.id = p.run_id) else coalesce(p.held, s.held) end,
+	held = case when p.released then coalesce((select r.paused from runs r where r.id = p.run_id), false) else coalesce(p.held, s.held) end,
 	attempt = coalesce(p.attempt, s.attempt),
 	queue = coalesce(p.queue, s.queue),
 	priority = coalesce(p.priority, s.priority),
@@ -161,18 +161,18 @@ when matched then update set
 	close_by = coalesce(p.close_by, s.close_by),
 	error_code = coalesce(p.error_code, s.error_code),
 	error_message = coalesce(p.error_message, s.error_message),
-	input = coalesce(s.input, p.input),
-	input_from = coalesce(s.input_from, p.input_from),
+	input = case when s.input_from is null then coalesce(s.input, p.input) end,
+	input_from = case when s.input is null then coalesce(s.input_from, p.input_from) end,
 	output = coalesce(p.output, s.output),
 	tokens_prompt = s.tokens_prompt + p.tokens_prompt,
 	tokens_completion = s.tokens_completion + p.tokens_completion,
 	cost_nanos = s.cost_nanos + p.cost_nanos
-when not matched then insert (run_id, step, node, idx, type, name, state, held, attempt, queue, priority, not_before, ready_position,
+when not matched and p.state is not null then insert (run_id, step, node, idx, type, name, state, held, attempt, queue, priority, not_before, ready_position,
 	worker, started_at, ended_at, due_at, close_by, error_code, error_message, input, input_from, output, tokens_prompt,
 	tokens_completion, cost_nanos)
 values (p.run_id, p.step, coalesce(p.node, p.step), coalesce(p.idx, 0), coalesce(p.type, ''), coalesce(p.name, p.step),
-	coalesce(p.state, 'ready'),
-	case when p.released then (select r.paused from runs r where r.id = p.run_id) else coalesce(p.held, false) end,
+	p.state,
+	case when p.released then coalesce((select r.paused from runs r where r.id = p.run_id), false) else coalesce(p.held, false) end,
 	coalesce(p.attempt, 1), p.queue, coalesce(p.priority, 0), p.not_before, p.ready_position, p.worker, p.started_at, p.ended_at,
 	coalesce(p.due_at, least(p.lease, p.close_by)), p.close_by, p.error_code, p.error_message, p.input, p.input_from, p.output,
 	p.tokens_prompt, p.tokens_completion, p.cost_nanos)`
