@@ -65,11 +65,7 @@ func (h *Handler) queueRun(ctx context.Context, in NewRun, retryOf string, retri
 	if err != nil {
 		return "", Receipt{}, err
 	}
-	ctx, chosen := named(ctx)
-	// A repeated command finds the run it made.
-	if queue.RunID = NewID(); chosen {
-		queue.RunID = SubCommandID(CommandIDFrom(ctx), "run")
-	}
+	queue.RunID = NewIDFor(ctx, run.Category) // a repeated command finds the run it made
 	queue.TriggeredBy, queue.RetryOf, queue.Retries = ActorFrom(ctx).ID, retryOf, retries
 	receipt, err := Execute(ctx, h, queue)
 	if err != nil {
