@@ -23,13 +23,15 @@ func openNode(tb testing.TB, o embedded.Options) *embedded.Node {
 		o.Addr = "127.0.0.1:0"
 	}
 	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
+		o.Logger = discard()
 	}
 	node, err := embedded.Open(tb.Context(), o)
 	require.NoError(tb, err)
 	tb.Cleanup(func() { require.NoError(tb, node.Close()) })
 	return node
 }
+
+func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 // connect returns an official client of the node.
 func connect(tb testing.TB, node *embedded.Node) *esdb.Client {
