@@ -30,6 +30,7 @@ const (
 	MaxExpressionBytes = 8 << 10
 	MaxPromptBytes     = 64 << 10
 	MaxSpan            = Duration(366 * 24 * time.Hour) // of any duration
+	MaxTimeout         = Duration(24 * time.Hour)       // of a workflow's timeoutSeconds
 
 	maxAttempts     = 100
 	maxSteps        = 100_000
@@ -148,8 +149,11 @@ func (c *checker) checkFieldsOfType(at string, n Node) {
 		}
 	case NodeWait:
 		c.checkSpan(at+".duration", n.Duration, true)
-		if limit := c.def.Settings.MaxDuration; limit > 0 && n.Duration > limit {
+		switch limit := c.def.Settings.MaxDuration; {
+		case limit > 0 && n.Duration > limit:
 			c.add(at+".duration", "is longer than settings.maxDuration, so that no run could end")
+		case limit == 0 && n.Duration > MaxTimeout && n.Duration <= MaxSpan:
+			c.add(at+".duration", "is longer than a day; set settings.maxDuration, so that runs can end")
 		}
 	}
 }
