@@ -6,7 +6,6 @@ import (
 
 	"github.com/sparkops/control-plane/domain"
 	"github.com/sparkops/control-plane/projections"
-	"github.com/sparkops/control-plane/readmodels"
 )
 
 // projectionRoutes adds what operators of the read models need.
@@ -21,33 +20,19 @@ func (s *Server) projectionRoutes() {
 	}, s.rebuildProjection)
 }
 
-// ProjectionBuild is one set of tables of a projection.
-type ProjectionBuild struct {
-	readmodels.Build
-	Lag int64 `json:"lag" doc:"How far behind the end of the log it was when it was last moved or asked, in positions (bytes of the log)."`
-}
-
-// ProjectionList is every build, and the end of the log.
-type ProjectionList struct {
-	Head  uint64            `json:"head" doc:"Position of the last event of the log."`
-	Items []ProjectionBuild `json:"items"`
-	Total int               `json:"total"`
-}
-
-func (s *Server) listProjections(ctx context.Context, _ *struct{}) (*Plain[ProjectionList], error) {
-	head, err := s.handler.Store.Head(ctx)
+func (s *Server) listProjections(ctx context.Context, _ *struct{}) (*Plain[Items[projections.Status]], error) {
+	if s.config.Projections == nil {
+		return nil, errElsewhere()
+	}
+	found, err := s.config.Projections.Lag(ctx)
 	if err != nil {
 		return nil, err
 	}
-	builds, err := s.views.Builds(ctx)
-	if err != nil {
-		return nil, err
-	}
-	list := ProjectionList{Head: head, Items: make([]ProjectionBuild, len(builds)), Total: len(builds)}
-	for i, b := range builds {
-		list.Items[i] = ProjectionBuild{Build: b, Lag: max(int64(head)-b.Position, 0)}
-	}
-	return &Plain[ProjectionList]{list}, nil
+	return itemsOf(found), nil
+}
+
+func errElsewhere() error {
+	return domain.Fail(domain.Unavailable, "PROJECTOR_ELSEWHERE", "This node knows nothing of projections; ask another one.")
 }
 
 // ProjectionName names a projection.
@@ -64,7 +49,7 @@ type RebuildStarted struct {
 
 func (s *Server) rebuildProjection(ctx context.Context, in *ProjectionName) (*Plain[RebuildStarted], error) {
 	if s.config.Projections == nil {
-		return nil, domain.Fail(domain.Unavailable, "PROJECTOR_ELSEWHERE", "This node moves no projections; ask one with the role projector.")
+		return nil, errElsewhere()
 	}
 	begun, failed := make(chan uint64, 1), make(chan error, 1)
 	background, done := s.untilStopped(ctx)
