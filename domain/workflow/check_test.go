@@ -46,7 +46,7 @@ func TestCheckAcceptsWhatTheProductDescribes(t *testing.T) {
 	t.Parallel()
 	for name, src := range map[string]string{
 		"nothing":  `{}`,
-		"one node": `{"nodes":[{"id":"a","type":"agent"}]}`,
+		"one node": `{"nodes":[{"id":"a","type":"agent","duration":null,"retry":null}]}`,
 		"everything": `{"nodes":[
 			{"id":"start","type":"agent","name":"Plan it","agent":"a1","prompt":"${ input.q }","input":{"q":["${input.q}",1]},"queue":"gpu","priority":-5,
 			 "retry":{"maxAttempts":3,"initialInterval":"2s","backoff":1.5,"maxInterval":"1m","jitter":"none","maxElapsed":600,"nonRetryable":["TOOL_HTTP_400"],"when":"attempt < 3"},
@@ -70,12 +70,15 @@ func TestCheckNamesWhatIsWrong(t *testing.T) {
 	for src, want := range map[string][]string{
 		`{"nodes":[{"id":"a b","type":"agent"},{"id":"x","type":"agent"},{"id":"x","type":"agent"},{"type":"agent"}]}`: {
 			"nodes[0].id must be 1 to 64 letters, digits, '_' or '-'", "nodes[2].id is used by an earlier node", "nodes[3].id must be 1 to 64 letters, digits, '_' or '-'"},
-		node(`"type":"human"`):                            {"nodes[0].type must be one of agent, tool, decision, wait"},
-		node(`"type":"agent","name":"a\u0007"`):           {"nodes[0].name must be at most 255 characters without control characters"},
-		node(`"type":"tool"`):                             {"nodes[0].tool is required: the id of a tool, or builtin:<name>"},
-		node(`"type":"tool","tool":"builtin:"`):           {"nodes[0].tool must be the id of a tool, or builtin:<name>"},
-		node(`"type":"wait"`):                             {`nodes[0].duration must be a duration longer than zero, such as "30s" or "5m"`},
-		node(`"type":"wait","duration":-5`):               {`nodes[0].duration must be a duration longer than zero, such as "30s" or "5m"`},
+		node(`"type":"human"`):                  {"nodes[0].type must be one of agent, tool, decision, wait"},
+		node(`"type":"agent","name":"a\u0007"`): {"nodes[0].name must be at most 255 characters without control characters"},
+		node(`"type":"tool"`):                   {"nodes[0].tool is required: the id of a tool, or builtin:<name>"},
+		node(`"type":"tool","tool":"builtin:"`): {"nodes[0].tool must be the id of a tool, or builtin:<name>"},
+		node(`"type":"wait"`):                   {`nodes[0].duration must be a duration longer than zero, such as "30s" or "5m"`},
+		node(`"type":"wait","duration":-5`):     {`nodes[0].duration must be a duration longer than zero, such as "30s" or "5m"`},
+		node(`"type":"wait","duration":"soon"`): {`nodes[0].duration must be a duration longer than zero, such as "30s" or "5m"`},
+		node(`"type":"agent","retry":{"maxElapsed":"1 day"},"timeouts":{"heartbeat":9999999999999}`): {
+			`nodes[0].retry.maxElapsed must be a duration longer than zero, such as "30s" or "5m"`, `nodes[0].timeouts.heartbeat must be a duration longer than zero, such as "30s" or "5m"`},
 		node(`"type":"wait","duration":"20000h"`):         {"nodes[0].duration must be at most 366 days"},
 		node(`"type":"agent","tool":"t","duration":"1s"`): {"nodes[0].tool is not allowed on a node of type agent", "nodes[0].duration is not allowed on a node of type agent"},
 		node(`"type":"agent","prompt":"${bad}","input":{"k":["x",{"y":"${bad}"}]}`): {

@@ -2,13 +2,18 @@ package workflow
 
 import (
 	"encoding/json"
-	"fmt"
+	"errors"
+	"math"
 	"time"
 )
 
 // Duration is a span of time written in JSON as a Go duration string ("1m30s")
 // and read from such a string or from a number of seconds.
 type Duration time.Duration
+
+// Unreadable is what a text that is no duration is read as. It is negative, so
+// that a check of the whole document can say where it stands.
+const Unreadable = Duration(math.MinInt64)
 
 // Std returns d as a time.Duration.
 func (d Duration) Std() time.Duration { return time.Duration(d) }
@@ -18,24 +23,27 @@ func (d Duration) MarshalJSON() ([]byte, error) {
 	return json.Marshal(time.Duration(d).String())
 }
 
-// UnmarshalJSON reads a duration string or a number of seconds.
+// UnmarshalJSON reads a duration string or a number of seconds. Of those, what
+// is no duration or out of range is Unreadable; anything else is an error.
 func (d *Duration) UnmarshalJSON(data []byte) error {
+	if string(data) == "null" {
+		return nil
+	}
 	var text string
 	if err := json.Unmarshal(data, &text); err == nil {
 		parsed, err := time.ParseDuration(text)
 		if err != nil {
-			return fmt.Errorf("not a duration such as \"30s\", \"5m\" or \"1h30m\"")
+			parsed = time.Duration(Unreadable)
 		}
 		*d = Duration(parsed)
 		return nil
 	}
 	var seconds float64
 	if err := json.Unmarshal(data, &seconds); err != nil {
-		return fmt.Errorf("a duration is a string such as \"30s\" or a number of seconds")
+		return errors.New("a duration is a string such as \"30s\" or a number of seconds")
 	}
-	if seconds > float64(1<<33) || seconds < -float64(1<<33) {
-		return fmt.Errorf("a duration of that many seconds is out of range")
+	if *d = Unreadable; math.Abs(seconds) <= 1<<33 {
+		*d = Duration(seconds * float64(time.Second))
 	}
-	*d = Duration(seconds * float64(time.Second))
 	return nil
 }
