@@ -54,8 +54,7 @@ func (l *leader) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var beating sync.WaitGroup
-	beating.Add(1)
-	go func() { defer beating.Done(); l.beat(ctx, cancel) }()
+	beating.Go(func() { l.beat(ctx, cancel) })
 	err := l.retry(ctx)
 	cancel(nil)
 	beating.Wait()

@@ -55,7 +55,9 @@ func newStore(t testing.TB) *eventstore.Store {
 func newViews(t testing.TB, database string) *readmodels.Views {
 	t.Helper()
 	views, err := readmodels.Open(t.Context(), database, readmodels.Options{
-		Vault:  func(_ context.Context, subject, sealed string) (string, error) { return "open:" + subject + ":" + sealed, nil },
+		Vault: func(_ context.Context, subject, sealed string) (string, error) {
+			return "open:" + subject + ":" + sealed, nil
+		},
 		Logger: quiet,
 	})
 	require.NoError(t, err)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 // Versions names every projection and the version of its tables that the
@@ -47,8 +48,11 @@ select schema, name, version, state, position, epoch, owner, coalesce(lease_unti
 from sparkops.projections order by name, version, created_at, schema`
 
 // Builds returns every build of every projection, by name.
-func (v *Views) Builds(ctx context.Context) ([]Build, error) {
-	return rows[Build](ctx, v.infra, buildsSQL)
+func (v *Views) Builds(ctx context.Context) ([]Build, error) { return BuildsIn(ctx, v.infra) }
+
+// BuildsIn returns every build of every projection in a database, by name.
+func BuildsIn(ctx context.Context, pool *pgxpool.Pool) ([]Build, error) {
+	return rows[Build](ctx, pool, buildsSQL)
 }
 
 const liveSQL = `select name, version, schema, position from sparkops.projections where state = 'live'`
