@@ -31,12 +31,13 @@ func lockDir(dir string, fs vfs.FS) (*pebble.Lock, error) {
 	return lock, nil
 }
 
-// openStorage opens Pebble so that none of its fatal errors ever returns into it: fail marks the log as broken,
-// then fatal is told, and the goroutine stays where it is.
+// openStorage opens Pebble so that none of its fatal errors ever returns into it. Fatal, which normally ends the
+// process, is told first, so that nobody is answered; should it return, fail marks the log as broken and the goroutine
+// stays where it is.
 func openStorage(o logOptions, fail func()) (*pebble.DB, error) {
 	logger := &storageLogger{logger: o.logger, fatal: func(msg string) {
-		fail()
 		o.fatal(msg)
+		fail()
 		select {}
 	}}
 	options := &pebble.Options{

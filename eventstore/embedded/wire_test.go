@@ -123,20 +123,22 @@ func proposal(e event) *streams.AppendReq {
 	}}}
 }
 
-// send sends the messages of one append and returns the answer with the trailers.
+// send sends the messages of one append and returns the answer with the trailers. It may run in any goroutine.
 func (w *wire) send(messages ...*streams.AppendReq) (*streams.AppendResp, metadata.MD, error) {
-	w.t.Helper()
 	call, err := w.streams.Append(testContext(w.t))
-	require.NoError(w.t, err)
+	if err != nil {
+		return nil, nil, err
+	}
 	for _, message := range messages {
-		require.NoError(w.t, call.Send(message), "the server must read everything before it fails")
+		if err := call.Send(message); err != nil {
+			return nil, nil, fmt.Errorf("the server must read everything before it fails: %w", err)
+		}
 	}
 	response, err := call.CloseAndRecv()
 	return response, call.Trailer(), err
 }
 
 func (w *wire) append(stream string, want expectation, events ...event) (*streams.AppendResp, metadata.MD, error) {
-	w.t.Helper()
 	messages := []*streams.AppendReq{appendHeader(stream, want)}
 	for _, e := range events {
 		messages = append(messages, proposal(e))
