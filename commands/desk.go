@@ -26,6 +26,7 @@ type seat struct {
 // offer is a step that may be leased.
 type offer struct {
 	runID  string
+	queue  string
 	ticket run.Ticket
 }
 
@@ -56,28 +57,47 @@ func (d *desk) offer(runID string, receipt Receipt) {
 			started[s.Step] = true
 		}
 	}
+	var offers []offer
+	for _, e := range receipt.Events {
+		if s, ok := e.(run.StepScheduled); ok && !started[s.Step] && !s.NotBefore.After(s.At) {
+			offers = append(offers, offer{runID: runID, queue: s.Queue, ticket: run.Ticket{Step: s.Step, Attempt: s.Attempt}})
+		}
+	}
+	d.give(offers)
+}
+
+// give gives offers to workers that wait; each leaves the desk with what it
+// gets by one call. Offers that nobody waits for are dropped.
+func (d *desk) give(offers []offer) {
+	if len(offers) == 0 {
+		return
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for _, e := range receipt.Events {
-		s, ok := e.(run.StepScheduled)
-		if len(d.waiting) == 0 {
-			return
+	given := map[*seat][]offer{}
+	for _, o := range offers {
+		if s := d.seatLocked(o.queue, given); s != nil {
+			given[s] = append(given[s], o)
 		}
-		if !ok || started[s.Step] || s.NotBefore.After(s.At) {
-			continue
-		}
-		d.giveLocked(s.Queue, offer{runID: runID, ticket: run.Ticket{Step: s.Step, Attempt: s.Attempt}})
+	}
+	for s, offers := range given {
+		s.offers <- offers // empty until now: it leaves the desk with the first
+		delete(d.waiting, s)
 	}
 }
 
-// giveLocked hands an offer to one worker that serves the queue. It leaves the
-// desk with it.
-func (d *desk) giveLocked(queue string, o offer) {
-	for s := range d.waiting {
-		if slices.Contains(s.queues, queue) {
-			s.offers <- []offer{o} // empty: it leaves the desk with the first
-			delete(d.waiting, s)
-			return
+// seatLocked returns a worker that serves the queue and takes one step more:
+// one that gets something anyway, so that others go on waiting, else any.
+func (d *desk) seatLocked(queue string, given map[*seat][]offer) *seat {
+	for s, offers := range given {
+		if len(offers) < s.max && slices.Contains(s.queues, queue) {
+			return s
 		}
 	}
+	for s := range d.waiting {
+		if given[s] == nil && slices.Contains(s.queues, queue) {
+			return s
+		}
+	}
+	return nil
 }

@@ -145,7 +145,7 @@ func (h *Handler) LeaseTasks(ctx context.Context, w Worker, most int, wait time.
 		if err != nil {
 			return nil, err
 		}
-		tasks = append(tasks, h.leaseOffered(ctx, w, seat)...)
+		tasks = append(tasks, h.leaseOffered(ctx, w, seat, most-len(tasks))...)
 		if len(tasks) > 0 || !time.Now().Before(until) {
 			return tasks, nil
 		}
@@ -172,21 +172,29 @@ func (h *Handler) awaitTasks(ctx context.Context, w Worker, seat *seat, wait tim
 	}
 }
 
-func (h *Handler) leaseOffered(ctx context.Context, w Worker, seat *seat) []Task {
+// leaseOffered leases what the worker was offered while it waited, and passes
+// on what is more than it wants.
+func (h *Handler) leaseOffered(ctx context.Context, w Worker, seat *seat, most int) []Task {
+	var offers []offer
 	select {
-	case offers := <-seat.offers:
-		var tasks []Task
-		for _, o := range offers {
-			leased, err := h.leaseRun(ctx, w, o.runID, []run.Ticket{o.ticket})
-			if err != nil {
-				h.leaseFailed(ctx, o.runID, err)
-			}
-			tasks = append(tasks, leased...)
-		}
-		return tasks
+	case offers = <-seat.offers:
 	default:
-		return nil
 	}
+	most = min(most, len(offers))
+	h.desk.give(offers[most:])
+	byRun := map[string][]run.Ticket{}
+	for _, o := range offers[:most] {
+		byRun[o.runID] = append(byRun[o.runID], o.ticket)
+	}
+	var tasks []Task
+	for runID, tickets := range byRun {
+		leased, err := h.leaseRun(ctx, w, runID, tickets)
+		if err != nil {
+			h.leaseFailed(ctx, runID, err)
+		}
+		tasks = append(tasks, leased...)
+	}
+	return tasks
 }
 
 // leaseReady claims ready steps in the read model and leases them. A claim is
