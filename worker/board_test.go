@@ -364,11 +364,16 @@ func (s *started) end(t *testing.T) {
 	}
 }
 
-func localTools(t *testing.T) *tool.Set {
+func localGuard(t testing.TB) *egress.Guard {
 	t.Helper()
 	allow, err := egress.ParseAllow("127.0.0.0/8")
 	require.NoError(t, err)
-	return tool.New(&egress.Guard{Allow: allow}, func(context.Context, string, string) (json.RawMessage, error) {
+	return &egress.Guard{Allow: allow}
+}
+
+func localTools(t *testing.T) *tool.Set {
+	t.Helper()
+	return tool.New(localGuard(t), func(context.Context, string, string) (json.RawMessage, error) {
 		return nil, errors.New("no credentials here")
 	}, nil)
 }
