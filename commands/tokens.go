@@ -13,6 +13,7 @@ import (
 	"github.com/sparkops/control-plane/domain"
 	"github.com/sparkops/control-plane/domain/session"
 	"github.com/sparkops/control-plane/domain/user"
+	"github.com/sparkops/control-plane/readmodels"
 )
 
 // Access tokens are JWTs signed with HS256 and nothing else. They name a user
@@ -106,18 +107,17 @@ func (h *Handler) AuthenticateBearer(ctx context.Context, token string) (Identit
 	if err != nil {
 		return Identity{}, err
 	}
-	u, err := h.holder(ctx, c.Subject)
+	u, err := h.standing(ctx, c.Subject, c.Session)
 	if err != nil {
 		return Identity{}, err
 	}
 	if err := h.sessionCounts(ctx, c.Session, u); err != nil {
 		return Identity{}, err
 	}
-	projects, err := h.Views.MembershipsOf(ctx, u.id)
-	if err != nil {
-		return Identity{}, fmt.Errorf("load memberships: %w", err)
-	}
-	return Identity{Actor: domain.Actor{Kind: domain.ActorUser, ID: u.id, Role: u.role, Projects: projects}, SessionID: c.Session}, nil
+	return Identity{
+		Actor:     domain.Actor{Kind: domain.ActorUser, ID: u.UserID, Role: u.Role, Projects: u.Projects},
+		SessionID: c.Session,
+	}, nil
 }
 
 // AuthenticateAPIKey returns who an API key belongs to, as of now.
@@ -138,71 +138,56 @@ func (h *Handler) AuthenticateAPIKey(ctx context.Context, key string) (Identity,
 	case k.ExpiresAt != nil && !h.Now().Before(*k.ExpiresAt):
 		return Identity{}, domain.Fail(domain.Unauthorized, "API_KEY_EXPIRED", "The API key has expired.")
 	}
-	u, err := h.holder(ctx, k.UserID)
+	u, err := h.standing(ctx, k.UserID, "")
 	if err != nil {
 		return Identity{}, err
 	}
-	projects, err := h.Views.MembershipsOf(ctx, u.id)
-	if err != nil {
-		return Identity{}, fmt.Errorf("load memberships: %w", err)
-	}
-	actor := domain.Actor{Kind: domain.ActorAPIKey, ID: u.id, KeyID: k.ID, Role: u.role, Projects: projects}
-	if len(k.Scopes) > 0 {
-		actor.Scopes = k.Scopes
-	}
-	return Identity{Actor: actor}, nil
+	return Identity{Actor: domain.Actor{
+		Kind: domain.ActorAPIKey, ID: u.UserID, KeyID: k.ID, Role: u.Role, Projects: u.Projects, Scopes: k.Scopes,
+	}}, nil
 }
 
-// holder is the part of a user that authentication looks at.
-type holder struct {
-	id    string
-	role  domain.Role
-	epoch int // sessions that began in an earlier one are over
-}
-
-func (h *Handler) holder(ctx context.Context, userID string) (holder, error) {
-	seen, err := h.Views.UserByID(ctx, userID)
-	if err == nil {
-		if !seen.IsActive {
-			return holder{}, errInactive()
-		}
-		return holder{id: seen.ID, role: seen.Role, epoch: seen.SessionEpoch}, nil
-	}
-	if domain.KindOf(err) != domain.NotFound {
-		return holder{}, fmt.Errorf("load user: %w", err)
-	}
-	stored, _, err := Load[user.User](ctx, h, domain.StreamName(user.Category, userID))
+// standing returns what is known of an active user.
+func (h *Handler) standing(ctx context.Context, userID, sessionID string) (readmodels.Standing, error) {
+	known, err := h.Views.Standing(ctx, userID, sessionID)
 	switch {
-	case err != nil:
-		return holder{}, err
-	case !stored.Exists():
-		return holder{}, domain.Fail(domain.Unauthorized, "TOKEN_INVALID", "The credential belongs to nobody; sign in again.")
-	case !stored.Active:
-		return holder{}, errInactive()
-	default:
-		return holder{id: stored.ID, role: stored.Role, epoch: stored.Epoch}, nil
+	case err == nil && !known.IsActive:
+		return known, errInactive()
+	case err == nil:
+		return known, nil
+	case domain.KindOf(err) != domain.NotFound:
+		return known, fmt.Errorf("load user: %w", err)
 	}
+	u, _, err := Load[user.User](ctx, h, domain.StreamName(user.Category, userID))
+	if err != nil {
+		return known, err
+	}
+	if !u.Exists() {
+		return known, domain.Fail(domain.Unauthorized, "TOKEN_INVALID", "The credential belongs to nobody; sign in again.")
+	}
+	if !u.Active {
+		return known, errInactive()
+	}
+	projects, err := h.Views.MembershipsOf(ctx, userID)
+	if err != nil {
+		return known, fmt.Errorf("load memberships: %w", err)
+	}
+	return readmodels.Standing{UserID: u.ID, Role: u.Role, IsActive: true, SessionEpoch: u.Epoch, Projects: projects}, nil
 }
 
-// sessionCounts returns nil, or why a session of the user is over. A session
-// of a later epoch than the user's is one that the read model knew of before
-// it was asked for the user.
-func (h *Handler) sessionCounts(ctx context.Context, sessionID string, u holder) error {
-	seen, err := h.Views.SessionByID(ctx, sessionID)
-	if err == nil {
-		if seen.UserID != u.id || seen.RevokedAt != nil || seen.Epoch < u.epoch {
+// sessionCounts returns nil, or why a session of the user is over.
+func (h *Handler) sessionCounts(ctx context.Context, sessionID string, u readmodels.Standing) error {
+	if u.SessionUser != nil {
+		if *u.SessionUser != u.UserID || u.SessionRevoked || *u.SessionBegan < u.SessionEpoch {
 			return errSessionEnded()
 		}
 		return nil
-	}
-	if domain.KindOf(err) != domain.NotFound {
-		return fmt.Errorf("load session: %w", err)
 	}
 	stored, _, err := Load[session.Session](ctx, h, domain.StreamName(session.Category, sessionID))
 	switch {
 	case err != nil:
 		return err
-	case stored.UserID != u.id || stored.Epoch < u.epoch:
+	case stored.UserID != u.UserID || stored.Epoch < u.SessionEpoch:
 		return errSessionEnded()
 	default:
 		return stored.Alive(h.Now())
