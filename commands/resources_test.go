@@ -19,7 +19,7 @@ func member(ctx context.Context, projectID string, role domain.Role) context.Con
 	return WithActor(ctx, domain.Actor{Kind: domain.ActorUser, ID: "member", Role: domain.Viewer, Projects: map[string]domain.Role{projectID: role}})
 }
 
-func (s *system) project(t *testing.T, name string) string {
+func (s *system) project(t testing.TB, name string) string {
 	t.Helper()
 	id, _, err := s.CreateProject(as(t.Context(), domain.Developer), project.Patch{Name: &name})
 	require.NoError(t, err)

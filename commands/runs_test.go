@@ -24,7 +24,7 @@ type workshop struct {
 	project, agent, tool, workflow string
 }
 
-func newWorkshop(t *testing.T, s *system) *workshop {
+func newWorkshop(t testing.TB, s *system) *workshop {
 	t.Helper()
 	w := &workshop{system: s, project: s.project(t, "Atlas")}
 	w.dev = member(t.Context(), w.project, domain.Developer)
@@ -37,7 +37,7 @@ func newWorkshop(t *testing.T, s *system) *workshop {
 	return w
 }
 
-func (w *workshop) newWorkflow(t *testing.T, definition string) string {
+func (w *workshop) newWorkflow(t testing.TB, definition string) string {
 	t.Helper()
 	var def workflow.Definition
 	require.NoError(t, json.Unmarshal([]byte(definition), &def))

@@ -46,7 +46,7 @@ func (c *clock) Add(d time.Duration) {
 	c.now = c.now.Add(d)
 }
 
-func newSystem(t *testing.T, change ...func(*Handler)) *system {
+func newSystem(t testing.TB, change ...func(*Handler)) *system {
 	t.Helper()
 	quiet := slog.New(slog.DiscardHandler)
 	node, err := embedded.Open(t.Context(), embedded.Options{Addr: "127.0.0.1:0", Logger: quiet})
@@ -63,7 +63,7 @@ func newSystem(t *testing.T, change ...func(*Handler)) *system {
 }
 
 // handlerOn opens one more node of the control plane on an event store.
-func handlerOn(t *testing.T, url string, metrics prometheus.Registerer, change func(*Handler)) *Handler {
+func handlerOn(t testing.TB, url string, metrics prometheus.Registerer, change func(*Handler)) *Handler {
 	t.Helper()
 	quiet := slog.New(slog.DiscardHandler)
 	store, err := eventstore.Open(eventstore.Config{URL: url, CallTimeout: 30 * time.Second, Logger: quiet, Registerer: metrics}, catalog.Registry())
@@ -86,15 +86,15 @@ func handlerOn(t *testing.T, url string, metrics prometheus.Registerer, change f
 
 // reads and appends tell how often the event store was asked, and how often it
 // stored something.
-func (s *system) reads(t *testing.T) int {
+func (s *system) reads(t testing.TB) int {
 	return s.count(t, "sparkops_eventstore_client_reads_total", "")
 }
 
-func (s *system) appends(t *testing.T) int {
+func (s *system) appends(t testing.TB) int {
 	return s.count(t, "sparkops_eventstore_client_appends_total", "stored")
 }
 
-func (s *system) count(t *testing.T, name, outcome string) int {
+func (s *system) count(t testing.TB, name, outcome string) int {
 	t.Helper()
 	families, err := s.metrics.Gather()
 	require.NoError(t, err)
@@ -115,7 +115,7 @@ func (s *system) count(t *testing.T, name, outcome string) int {
 }
 
 // history returns the events of a stream.
-func (s *system) history(t *testing.T, stream string) []eventstore.Recorded {
+func (s *system) history(t testing.TB, stream string) []eventstore.Recorded {
 	t.Helper()
 	var events []eventstore.Recorded
 	_, err := s.Store.Read(t.Context(), stream, 0, func(r eventstore.Recorded) error {

@@ -20,7 +20,7 @@ import (
 const patience = time.Minute
 
 // newPlant is a workshop with read models that follow the log.
-func newPlant(t *testing.T) *workshop {
+func newPlant(t testing.TB) *workshop {
 	t.Helper()
 	quiet := slog.New(slog.DiscardHandler)
 	database := pgtest.Database(t)
@@ -50,7 +50,7 @@ func newPlant(t *testing.T) *workshop {
 }
 
 // applied waits until the read models have applied everything.
-func (w *workshop) applied(t *testing.T) {
+func (w *workshop) applied(t testing.TB) {
 	t.Helper()
 	head, err := w.Store.Head(t.Context())
 	require.NoError(t, err)
