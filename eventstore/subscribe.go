@@ -178,12 +178,12 @@ func (s *subscription) event(ctx context.Context, e *esdb.RecordedEvent) error {
 	if e == nil || e.Position.Commit <= s.last && s.last > 0 {
 		return nil
 	}
+	if skipped(e, s.options.Categories) {
+		s.pending = e.Position.Commit // of an event that exists, and better than any before
+		return nil
+	}
 	if err := s.flush(ctx, e.Position.Commit); err != nil {
 		return err
-	}
-	if skipped(e, s.options.Categories) {
-		s.pending = e.Position.Commit
-		return nil
 	}
 	r, err := s.decoder.decode(e)
 	if err != nil {
