@@ -52,7 +52,7 @@ func pastRun(r run.Run) readmodels.Run {
 		view.StartedAt = r.StartedAt()
 	}
 	if ended := r.EndedAt(); !ended.IsZero() {
-		took := ended.Sub(view.StartedAt).Milliseconds()
+		took := milliseconds(ended.Sub(view.StartedAt))
 		view.EndedAt, view.DurationMs = &ended, &took
 	}
 	if reason := r.StatusReason(); reason != nil {
@@ -71,6 +71,9 @@ func pastRun(r run.Run) readmodels.Run {
 	}
 	return view
 }
+
+// milliseconds rounds as the read model does.
+func milliseconds(d time.Duration) int64 { return d.Round(time.Millisecond).Milliseconds() }
 
 func unlessEmpty(s string) *string {
 	if s == "" {
@@ -154,7 +157,7 @@ func pastStep(r run.Run, s run.Step, now time.Time) readmodels.Step {
 			view.EndedAt, end = &s.EndedAt, s.EndedAt
 		}
 		view.StartedAt = &s.StartedAt
-		view.DurationMs = max(end.Sub(s.StartedAt).Milliseconds(), 0)
+		view.DurationMs = max(milliseconds(end.Sub(s.StartedAt)), 0)
 	}
 	return view
 }

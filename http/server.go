@@ -67,6 +67,7 @@ type Server struct {
 
 	requests, failures, registrations *limiter
 	streams                           *streamCounter
+	pingEvery, recheckEvery           time.Duration // of live streams
 
 	stopping   chan struct{}  // closed when Run begins to drain
 	background sync.WaitGroup // what goes on after its request; ends with stopping
@@ -90,7 +91,7 @@ func New(c Config) (*Server, error) {
 // description of the API takes.
 func newServer(c Config) (*Server, error) {
 	configureHuma()
-	s := &Server{config: c, limits: c.Limits.withDefaults(), log: c.Logger, stopping: make(chan struct{})}
+	s := &Server{config: c, limits: c.Limits.withDefaults(), log: c.Logger, stopping: make(chan struct{}), pingEvery: pingEvery, recheckEvery: recheckEvery}
 	if s.log == nil {
 		s.log = slog.Default()
 	}

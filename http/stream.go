@@ -15,11 +15,13 @@ import (
 
 	"github.com/sparkops/control-plane/commands"
 	"github.com/sparkops/control-plane/domain"
+	"github.com/sparkops/control-plane/readmodels"
 )
 
 const (
 	eventStream      = "text/event-stream"
 	pingEvery        = 15 * time.Second
+	recheckEvery     = 30 * time.Second // of credential and visibility, while a stream lasts
 	streamWriteBound = 20 * time.Second // for one event to be taken by the client
 	streamLife       = 30 * time.Minute // then the client connects again, with a fresh credential
 )
@@ -108,7 +110,14 @@ func (s *Server) send(hc huma.Context, runID string, after uint64) {
 	hc.SetStatus(http.StatusOK)
 	err := out.write("retry: 1000\n\n")
 	if err == nil {
-		err = s.follower.Follow(ctx, runID, after, pingEvery, func(e *commands.Recorded) error {
+		checked := time.Now()
+		err = s.follower.Follow(ctx, runID, after, s.pingEvery, func(e *commands.Recorded) error {
+			if time.Since(checked) >= s.recheckEvery {
+				if err := s.stillAllowed(ctx, humaecho.Unwrap(hc).Request().Header, runID); err != nil {
+					return err
+				}
+				checked = time.Now()
+			}
 			if e == nil {
 				return out.write(": ping\n\n")
 			}
@@ -122,6 +131,21 @@ func (s *Server) send(hc huma.Context, runID string, after uint64) {
 	if err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
 		requestOf(hc.Context()).err = err
 		s.log.DebugContext(ctx, "a live stream ended early", "error", err)
+	}
+}
+
+// stillAllowed ends a stream whose credential has run out, or whose caller no
+// longer sees the run. A dependency that does not answer ends nothing.
+func (s *Server) stillAllowed(ctx context.Context, credential http.Header, runID string) error {
+	who, err := s.authenticate(ctx, credential)
+	if err == nil {
+		_, err = s.views.Run(ctx, readmodels.VisibleTo(who.Actor), runID)
+	}
+	switch domain.KindOf(err) {
+	case domain.Unauthorized, domain.NotFound, domain.Forbidden:
+		return err
+	default:
+		return nil
 	}
 }
 
