@@ -106,7 +106,7 @@ func (s *Server) record(c echo.Context, r *request) {
 	}
 	attrs := []slog.Attr{
 		slog.String("method", methodLabel(c.Request().Method)), slog.String("route", route), slog.Int("status", status),
-		slog.Duration("latency", took), slog.String("requestId", r.id), slog.String("address", r.address),
+		slog.Float64("latencyMs", float64(took.Microseconds())/1000), slog.String("requestId", r.id), slog.String("address", r.address),
 	}
 	if r.actor.ID != "" {
 		attrs = append(attrs, slog.String("userId", r.actor.ID))

@@ -242,7 +242,7 @@ func TestRequestLog(t *testing.T) {
 	require.Equal(t, 200.0, line["status"])
 	require.Equal(t, "find-me", line["requestId"])
 	require.Equal(t, c.userID, line["userId"])
-	require.NotEmpty(t, line["latency"])
+	require.NotEmpty(t, line["latencyMs"])
 	require.Equal(t, 5, strings.Count(text, "\n"), "one line per request")
 }
 
