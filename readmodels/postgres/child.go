@@ -146,7 +146,9 @@ func (l *childLog) add(text string) {
 	switch {
 	case strings.Contains(text, "PANIC:"):
 		level = slog.LevelError
-	case strings.Contains(text, "FATAL:"), strings.Contains(text, "WARNING:"):
+	case strings.Contains(text, "WARNING:"):
+		// FATAL ends one connection only, whose client reports it; and when it
+		// ends the server, the last lines are part of Err.
 		level = slog.LevelWarn
 	}
 	l.out.Log(context.Background(), level, "postgres: "+text)
