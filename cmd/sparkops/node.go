@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net"
 	"os"
 	"slices"
@@ -151,14 +150,14 @@ func (n *node) run(ctx context.Context, api net.Listener, announce func(*node, n
 		if err != nil {
 			return err
 		}
-		group.Go(func() error { return p.Run(ctx) })
+		group.Go(n.once(ctx, p.Run))
 	}
 	if n.has("worker") {
 		w, err := n.newWorker()
 		if err != nil {
 			return err
 		}
-		group.Go(func() error { return w.Run(ctx) })
+		group.Go(n.once(ctx, w.Run))
 	}
 	if api != nil {
 		server, err := n.newServer(runner)
@@ -200,7 +199,7 @@ func (n *node) newServer(runner *projections.Runner) (*http.Server, error) {
 		Limits:   http.Limits{PerMinute: n.cfg.RatePerMinute, Burst: n.cfg.RateBurst},
 		TestTool: n.testTool,
 		Ready: map[string]func(context.Context) error{
-			"eventstore": n.store.Ping, "postgres": n.views.Ping,
+			"eventstore": n.store.Ping, "postgres": n.views.Ping, "projections": n.projectionsReady,
 		},
 		Version: buildVersion(), DrainTimeout: n.cfg.DrainTimeout,
 		Logger: n.log, Registerer: n.metrics, Gatherer: n.metrics,
@@ -225,6 +224,48 @@ func (n *node) testTool(ctx context.Context, toolID string, input json.RawMessag
 	return output, err
 }
 
+// once returns a loop that begins when the read models it works from are there.
+func (n *node) once(ctx context.Context, run func(context.Context) error) func() error {
+	return func() error {
+		ticker := time.NewTicker(50 * time.Millisecond)
+		defer ticker.Stop()
+		for n.projectionsReady(ctx) != nil {
+			select {
+			case <-ticker.C:
+			case <-ctx.Done():
+				return nil
+			}
+		}
+		return run(ctx)
+	}
+}
+
+// projectionsReady fails while a read model is missing, because it is built for
+// the first time or after Postgres lost it, or stands still. A rebuild beside a
+// live build does not matter.
+func (n *node) projectionsReady(ctx context.Context) error {
+	builds, err := n.views.Builds(ctx)
+	if err != nil {
+		return err
+	}
+	live := map[string]bool{}
+	for _, b := range builds {
+		if b.State != "live" || b.Version != readmodels.Versions[b.Name] {
+			continue
+		}
+		live[b.Name] = true
+		if b.Error != nil {
+			return domain.Fail(domain.Unavailable, "PROJECTION_STOPPED", "The projection %s stands still; see GET /api/v1/projections.", b.Name)
+		}
+	}
+	for _, name := range projectionNames() {
+		if !live[name] {
+			return domain.Fail(domain.Unavailable, "PROJECTION_BUILDING", "The projection %s is being built.", name)
+		}
+	}
+	return nil
+}
+
 // awaitReady returns when the projections of this node have caught up with the
 // log as it stood, saying how far they are while that takes long.
 func (n *node) awaitReady(ctx context.Context) error {
@@ -234,7 +275,7 @@ func (n *node) awaitReady(ctx context.Context) error {
 	}
 	for {
 		wait, cancel := context.WithTimeout(ctx, 5*time.Second)
-		err := n.views.WaitFor(wait, head, slices.Collect(maps.Keys(readmodels.Versions))...)
+		err := n.views.WaitFor(wait, head, projectionNames()...)
 		cancel()
 		if err == nil || ctx.Err() != nil {
 			return ctx.Err()

@@ -112,7 +112,7 @@ func TestUserStory(t *testing.T) {
 		require.Contains(t, fmt.Sprint(why), "nap")
 		require.Equal(t, "cancelled", c.do(200, "PATCH", "/runs/"+id+"/cancel", nil)["status"])
 		require.Equal(t, "cancelled", c.do(200, "PATCH", "/runs/"+id+"/cancel", nil)["status"], "again: unchanged")
-		require.Equal(t, "RUN_ALREADY_ENDED", c.do(409, "POST", "/runs/"+c.do(201, "POST", "/runs/"+id+"/retry", nil)["retryOf"].(string)+"/resume", nil)["code"])
+		require.Equal(t, "RUN_ENDED", c.do(409, "POST", "/runs/"+c.do(201, "POST", "/runs/"+id+"/retry", nil)["retryOf"].(string)+"/resume", nil)["code"])
 	})
 
 	t.Run("an empty definition is the agent itself", func(t *testing.T) {
