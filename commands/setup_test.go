@@ -23,6 +23,7 @@ import (
 // what needs them is tested where they are.
 type system struct {
 	*Handler
+	node    *embedded.Node
 	url     string // of the event store
 	clock   *clock
 	metrics *prometheus.Registry
@@ -52,7 +53,7 @@ func newSystem(t testing.TB, change ...func(*Handler)) *system {
 	node, err := embedded.Open(t.Context(), embedded.Options{Addr: "127.0.0.1:0", Logger: quiet})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, node.Close()) })
-	s := &system{url: node.ConnectionString(), clock: &clock{now: time.Now()}, metrics: prometheus.NewRegistry()}
+	s := &system{node: node, url: node.ConnectionString(), clock: &clock{now: time.Now()}, metrics: prometheus.NewRegistry()}
 	s.Handler = handlerOn(t, node.ConnectionString(), s.metrics, func(h *Handler) {
 		h.Clock = s.clock.Now
 		for _, c := range change {
