@@ -9,6 +9,7 @@ VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo de
 LDFLAGS   := -s -w -X main.version=$(VERSION)
 BIN       := bin/sparkops
 TEST_FLAGS ?= -race -timeout 20m
+BENCH_EVENTS ?= 1000000
 SHELL     := /bin/bash
 
 .DEFAULT_GOAL := help
@@ -44,8 +45,13 @@ generate: ## Write docs/events.md, http/openapi.yaml and .env.example anew
 	$(GO) run ./cmd/sparkops openapi > http/openapi.yaml.tmp && mv http/openapi.yaml.tmp http/openapi.yaml
 	$(GO) run ./cmd/sparkops docs env > .env.example.tmp && mv .env.example.tmp .env.example
 
-bench: postgres ## Measure speed, each figure beside a baseline of the same run
-	$(GO) run ./cmd/sparkops bench
+bench: postgres ## Measure speed, each figure beside a baseline of the same run (about five minutes)
+	@echo "event store: BENCH_EVENTS=$(BENCH_EVENTS) events for the catch-up pair"
+	@EMBEDDED_BENCH_EVENTS=$(BENCH_EVENTS) $(GO) test -run '^$$' -bench 'Append|GRPC|PebbleSync|CatchUp' -timeout 30m ./eventstore/embedded | awk -f .ci/ratios.awk
+	@echo && echo "projections: a rebuild against the same SQL sent by raw pgx batches (ratio)"
+	@$(GO) test -run '^$$' -bench Rebuild -benchtime 1x -timeout 30m ./projections
+	@echo && echo "the whole program: durable runs of three no-op steps"
+	@$(GO) test -run '^$$' -bench Runs -benchtime 1x -timeout 30m ./cmd/sparkops
 
 docker: ## Build the container image (needs Docker)
 	docker build --build-arg VERSION=$(VERSION) -t sparkops/control-plane:$(VERSION) .
