@@ -155,6 +155,10 @@ func TestRegisterIsRepeatable(t *testing.T) {
 	}
 	_, _, err = s.Register(t.Context(), registration("anna@example.org", ""))
 	requireFailure(t, err, domain.Conflict, "EMAIL_TAKEN")
+	guess := registration("anna@example.org", "")
+	guess.Password = "somebody else's guess"
+	_, _, err = s.Register(ctx, guess)
+	requireFailure(t, err, domain.Conflict, "EMAIL_TAKEN")
 }
 
 func TestConcurrentRegistrations(t *testing.T) {

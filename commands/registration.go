@@ -84,18 +84,30 @@ func (h *Handler) enrol(ctx context.Context, r user.Registration, public bool) (
 		return readmodels.User{}, Receipt{}, err
 	}
 	if present.Exists() {
-		// Taken, unless this is the same command once more.
-		receipt, err := Execute(ctx, h, user.Create{UserID: e.id})
-		if err != nil {
-			return readmodels.User{}, Receipt{}, err
-		}
-		answer, err := h.account(ctx, present, receipt.At)
-		return answer, receipt, err
+		return h.enrolled(ctx, e, present)
 	}
 	if e.Role, err = h.settleRole(ctx, e, first); err != nil {
 		return readmodels.User{}, Receipt{}, err
 	}
 	return h.complete(ctx, e)
+}
+
+// enrolled answers a registration of an address that has a user: taken, unless
+// the same command made that user. Nobody gets that answer without the
+// password, whatever command id they guess.
+func (h *Handler) enrolled(ctx context.Context, e enrolment, present user.User) (readmodels.User, Receipt, error) {
+	receipt, err := Execute(ctx, h, user.Create{UserID: e.id})
+	if err != nil {
+		return readmodels.User{}, Receipt{}, err
+	}
+	switch right, err := h.passwordOf(ctx, present, e.Password); {
+	case err != nil:
+		return readmodels.User{}, Receipt{}, err
+	case !right:
+		return readmodels.User{}, Receipt{}, user.ErrEmailTaken()
+	}
+	answer, err := h.account(ctx, present, receipt.At)
+	return answer, receipt, err
 }
 
 // complete writes a user whose address and role are settled: its personal
