@@ -67,12 +67,32 @@ func (h *Handler) queueRun(ctx context.Context, in NewRun, retryOf string, retri
 	}
 	queue.RunID = NewIDFor(ctx, run.Category) // a repeated command finds the run it made
 	queue.TriggeredBy, queue.RetryOf, queue.Retries = ActorFrom(ctx).ID, retryOf, retries
-	receipt, err := Execute(ctx, h, queue)
+	receipt, err := h.queueAndLease(ctx, queue)
 	if err != nil {
 		return "", Receipt{}, err
 	}
-	h.desk.offer(queue.RunID, receipt)
 	return queue.RunID, receipt, nil
+}
+
+// queueAndLease starts a run. When a worker of this process waits for work, its
+// first steps are leased to it by the same append.
+func (h *Handler) queueAndLease(ctx context.Context, queue run.Queue) (receipt Receipt, err error) {
+	var tasks []Task
+	seat := h.desk.reserve(queue.ProjectID, queue.FirstQueues())
+	if seat != nil {
+		defer func() { h.desk.settle(seat, tasks) }()
+		queue.Worker, queue.Take, queue.Queues = seat.worker.ID, seat.max, seat.worker.Queues
+	}
+	var after run.Run
+	receipt, err = Execute(ctx, h, seenNew{seen{Command: queue, after: &after}})
+	if err != nil {
+		return Receipt{}, err
+	}
+	if seat != nil && !receipt.Unchanged {
+		tasks = leasedTasks(after, receipt.Events, seat.worker)
+	}
+	h.desk.offer(queue.RunID, queue.ProjectID, receipt)
+	return receipt, nil
 }
 
 // CancelRun ends an active run at once. It needs runs:write in its project.
@@ -91,11 +111,7 @@ func (h *Handler) PauseRun(ctx context.Context, runID, reason string) (Receipt, 
 
 // ResumeRun continues a paused run. It needs runs:write in its project.
 func (h *Handler) ResumeRun(ctx context.Context, runID string) (Receipt, error) {
-	receipt, err := Execute(ctx, h, run.Resume{RunID: runID, By: ActorFrom(ctx).ID, Expr: h.Expr})
-	if err == nil {
-		h.desk.offer(runID, receipt)
-	}
-	return receipt, err
+	return h.moveRun(ctx, runID, run.Resume{RunID: runID, By: ActorFrom(ctx).ID, Expr: h.Expr})
 }
 
 // HideRun takes a finished run out of lists. It needs runs:write in its
@@ -107,9 +123,15 @@ func (h *Handler) HideRun(ctx context.Context, runID string) (Receipt, error) {
 // AdvanceRun decides whatever the time has made due in a run; nothing being
 // due is no error. It needs runs:write in its project.
 func (h *Handler) AdvanceRun(ctx context.Context, runID string) (Receipt, error) {
-	receipt, err := Execute(ctx, h, run.Advance{RunID: runID, Expr: h.Expr})
+	return h.moveRun(ctx, runID, run.Advance{RunID: runID, Expr: h.Expr})
+}
+
+// moveRun carries out a command that may make steps ready.
+func (h *Handler) moveRun(ctx context.Context, runID string, cmd Command[run.Run]) (Receipt, error) {
+	var after run.Run
+	receipt, err := Execute(ctx, h, seen{Command: cmd, after: &after})
 	if err == nil {
-		h.desk.offer(runID, receipt)
+		h.desk.offer(runID, after.ProjectID(), receipt)
 	}
 	return receipt, err
 }

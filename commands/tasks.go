@@ -115,6 +115,12 @@ func (c seen) Decide(r run.Run, now time.Time) ([]domain.Event, error) {
 	return events, err
 }
 
+// seenNew is seen for a command that starts its stream.
+type seenNew struct{ seen }
+
+// CreatesStream marks the command.
+func (seenNew) CreatesStream() {}
+
 // inner returns the command itself, for the name in metrics.
 func (c seen) inner() any { return c.Command }
 
@@ -136,13 +142,19 @@ func (h *Handler) LeaseTasks(ctx context.Context, w Worker, most int, wait time.
 	}
 	until := time.Now().Add(wait)
 	for {
-		seat, leave := h.desk.sit(w.Queues, most)
+		seat, leave := h.desk.sit(w, ActorFrom(ctx), most)
 		tasks, err := h.leaseReady(ctx, w, most)
 		if err == nil && len(tasks) == 0 {
 			err = h.awaitTasks(ctx, w, seat, time.Until(until))
 		}
 		leave()
+		select {
+		case given := <-seat.tasks:
+			tasks = append(tasks, given...)
+		default:
+		}
 		if err != nil {
+			h.giveBack(ctx, tasks)
 			return nil, err
 		}
 		tasks = append(tasks, h.leaseOffered(ctx, w, seat, most-len(tasks))...)
@@ -152,24 +164,36 @@ func (h *Handler) LeaseTasks(ctx context.Context, w Worker, most int, wait time.
 	}
 }
 
+// giveBack releases what was leased to a worker that is gone.
+func (h *Handler) giveBack(ctx context.Context, tasks []Task) {
+	for _, t := range tasks {
+		if err := h.ReleaseTask(context.WithoutCancel(ctx), t); err != nil {
+			h.leaseFailed(ctx, t.RunID, err) // its lease runs out
+		}
+	}
+}
+
 // awaitTasks returns when there may be a step, or after wait.
 func (h *Handler) awaitTasks(ctx context.Context, w Worker, seat *seat, wait time.Duration) error {
 	if wait <= 0 || len(seat.offers) > 0 {
 		return nil
 	}
+	h.desk.idle(seat)
 	inner, stop := context.WithCancel(ctx)
+	defer stop()
 	told := make(chan error, 1)
 	go func() { told <- h.Views.WaitTasks(inner, w.Queues, wait) }()
 	select {
 	case err := <-told:
-		stop()
 		return err
 	case offers := <-seat.offers:
-		seat.offers <- offers // for leaseOffered; nobody else reads
-		stop()
-		<-told
-		return ctx.Err()
+		seat.offers <- offers // for LeaseTasks; nobody else reads
+	case tasks := <-seat.tasks:
+		seat.tasks <- tasks
 	}
+	stop()
+	<-told
+	return ctx.Err()
 }
 
 // leaseOffered leases what the worker was offered while it waited, and passes
@@ -299,7 +323,7 @@ func (h *Handler) CompleteTask(ctx context.Context, t Task, output json.RawMessa
 	if err != nil {
 		return nil, err
 	}
-	h.desk.offer(t.RunID, receipt)
+	h.desk.offer(t.RunID, t.ProjectID, receipt)
 	if receipt.Unchanged {
 		return nil, nil
 	}
@@ -311,7 +335,7 @@ func (h *Handler) CompleteTask(ctx context.Context, t Task, output json.RawMessa
 func (h *Handler) FailTask(ctx context.Context, t Task, f run.Failure, retryable bool, retryAfter time.Duration) error {
 	_, receipt, err := h.executeSeen(ctx, run.Fail{Held: t.held(), Failure: f, Retryable: retryable, RetryAfter: retryAfter, Expr: h.Expr})
 	if err == nil {
-		h.desk.offer(t.RunID, receipt)
+		h.desk.offer(t.RunID, t.ProjectID, receipt)
 	}
 	return err
 }

@@ -112,22 +112,28 @@ func TestTasksAreHandedOver(t *testing.T) {
 	require.Equal(t, 5, w.appends(t)-before)
 }
 
-// A worker that waits gets what becomes ready in the same process at once.
+// A worker that waits gets what becomes ready in the same process at once: the
+// run is started and its first step leased by one append.
 func TestWaitingWorkerIsWoken(t *testing.T) {
 	t.Parallel()
 	w := newPlant(t)
-	got := make(chan []Task, 1)
-	go func() {
-		tasks, err := w.LeaseTasks(w.dev, carpenter, 5, patience)
-		if err != nil {
-			t.Error(err)
-		}
-		got <- tasks
-	}()
-	id := w.start(t)
-	tasks := <-got
-	require.Len(t, tasks, 1)
-	require.Equal(t, id, tasks[0].RunID)
+	require.Eventually(t, func() bool { // it may be looking around at the very moment
+		got := make(chan []Task, 1)
+		go func() {
+			tasks, err := w.LeaseTasks(w.dev, carpenter, 5, patience)
+			if err != nil {
+				t.Error(err)
+			}
+			got <- tasks
+		}()
+		require.Eventually(t, w.somebodyIdles, patience, time.Millisecond)
+		before := w.appends(t)
+		id := w.start(t)
+		tasks := <-got
+		require.Len(t, tasks, 1)
+		require.Equal(t, id, tasks[0].RunID)
+		return w.appends(t)-before == 1
+	}, patience, time.Millisecond)
 
 	nothing, err := w.LeaseTasks(w.dev, carpenter, 5, 0)
 	require.NoError(t, err)
@@ -135,6 +141,41 @@ func TestWaitingWorkerIsWoken(t *testing.T) {
 	other, err := w.LeaseTasks(w.dev, Worker{ID: "w2", Queues: []string{"gpu"}}, 5, 0)
 	require.NoError(t, err)
 	require.Empty(t, other)
+}
+
+func (w *workshop) somebodyIdles() bool {
+	w.desk.mu.Lock()
+	defer w.desk.mu.Unlock()
+	for s := range w.desk.waiting {
+		return s.idle
+	}
+	return false
+}
+
+// What was leased to a worker that has gone meanwhile is ready again.
+func TestWorkerThatLeavesGivesBack(t *testing.T) {
+	t.Parallel()
+	w := newPlant(t)
+	for range 20 {
+		ctx, leave := context.WithCancel(w.dev)
+		left := make(chan []Task, 1)
+		go func() {
+			tasks, _ := w.LeaseTasks(ctx, carpenter, 1, patience)
+			left <- tasks
+		}()
+		id, started := "", make(chan struct{})
+		go func() { defer close(started); id = w.start(t) }()
+		leave()
+		<-started
+		got := <-left
+		if len(got) == 0 {
+			require.Eventually(t, func() bool { s, _ := w.state(t, id).Step("agent"); return s.Status == run.StepReady }, patience, time.Millisecond)
+			got = []Task{w.lease(t)}
+		}
+		require.Equal(t, id, got[0].RunID)
+		_, err := w.CompleteTask(w.dev, got[0], json.RawMessage(`1`), 0)
+		require.NoError(t, err)
+	}
 }
 
 func TestCallsAndHeartbeats(t *testing.T) {

@@ -28,7 +28,26 @@ type Queue struct {
 	RetryOf         string
 	Retries         int
 
+	// Up to Take of the steps that are ready at once are handed to a worker by
+	// the same append, when their queue is one of Queues (nil: any).
+	Worker string
+	Take   int
+	Queues []string
+
 	Expr Evaluator
+}
+
+// FirstQueues returns the queues of the steps a run begins with, unless they
+// stand behind a decision.
+func (c Queue) FirstQueues() []string {
+	g := workflow.NewGraph(c.Plan.Definition)
+	var queues []string
+	for i, n := range g.Nodes {
+		if len(g.In[i]) == 0 && n.Queue != "" && !slices.Contains(queues, n.Queue) {
+			queues = append(queues, n.Queue)
+		}
+	}
+	return queues
 }
 
 // Stream returns the run's stream.
@@ -70,6 +89,7 @@ func (c Queue) Decide(r Run, now time.Time) ([]domain.Event, error) {
 	})
 	d.sweep()
 	d.finish()
+	d.take(c.Worker, c.Take, c.Queues)
 	return d.events, nil
 }
 
