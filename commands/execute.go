@@ -140,11 +140,11 @@ func decide[S State[S]](ctx context.Context, h *Handler, stream string, e *entry
 			receipt, err := h.original(ctx, stream, *snap.seen)
 			return decision[S]{done: true, receipt: receipt}, err
 		}
-		if req.expected != nil && *req.expected != snap.revision {
-			return decision[S]{}, stale()
-		}
 		need := cmd.Needs(snap.state)
 		events, err := authorized(req.actor, need, snap.state, cmd, now)
+		if req.expected != nil && *req.expected != snap.revision && !refused(err) {
+			return decision[S]{}, stale()
+		}
 		if err == nil && len(events) > 0 {
 			return decision[S]{snap: snap, need: need, events: events}, nil
 		}
@@ -174,6 +174,17 @@ func authorized[S any](actor domain.Actor, need domain.Need, state S, cmd Comman
 		return nil, refusal
 	}
 	return events, err
+}
+
+// refused says that the actor may not, or must not learn that it exists: then
+// the revision of the thing is none of its business.
+func refused(err error) bool {
+	switch domain.KindOf(err) {
+	case domain.Unauthorized, domain.Forbidden, domain.NotFound:
+		return true
+	default:
+		return false
+	}
 }
 
 // retryable says whether a failed append is worth deciding again, and returns

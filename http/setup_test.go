@@ -44,6 +44,8 @@ type system struct {
 	url     string
 	owner   *client
 	log     *safeBuffer
+
+	stopProjections func()
 }
 
 // mainTB lets fixtures of the whole package use helpers that want a test.
@@ -106,7 +108,8 @@ func newSystem(t testing.TB) *system {
 	moving, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { _ = runner.Run(moving) })
-	t.Cleanup(func() { stop(); running.Wait() })
+	stopProjections := func() { stop(); running.Wait() }
+	t.Cleanup(stopProjections)
 	engine, err := expr.New()
 	require.NoError(t, err)
 	handler, err := commands.New(commands.Handler{
@@ -116,7 +119,7 @@ func newSystem(t testing.TB) *system {
 		},
 	})
 	require.NoError(t, err)
-	s := &system{handler: handler, views: views, runner: runner, log: &safeBuffer{}}
+	s := &system{handler: handler, views: views, runner: runner, log: &safeBuffer{}, stopProjections: stopProjections}
 	s.server, s.url = s.serve(t, Config{})
 	require.Eventually(t, func() bool {
 		builds, err := views.Builds(context.Background())
