@@ -19,6 +19,7 @@ const (
 	maxAppendSize = 1 << 20
 	// attempts of one append, with the same event ids.
 	appendAttempts = 2
+	leaderPause    = 100 * time.Millisecond
 )
 
 // Append stores events at the end of a stream, all or none, where the stream
@@ -111,6 +112,11 @@ func (s *Store) attempts(ctx context.Context, stream string, expected Revision, 
 			unknown = true
 		case other:
 			return Appended{}, fmt.Errorf("append to %s: %w", stream, opaque(err))
+		}
+		if namesLeader(err) {
+			// The library goes there, and leaks a connection when the leader it
+			// was named is gone: not too often, while they elect another.
+			_ = sleep(ctx, leaderPause)
 		}
 		if n < appendAttempts && ctx.Err() == nil {
 			continue

@@ -80,6 +80,9 @@ func libraryCause(err error) (cause, bool) {
 	case !errors.As(err, &known):
 		return other, false
 	}
+	if deadClient(known) {
+		return refused, true
+	}
 	switch known.Code() {
 	case esdb.ErrorCodeWrongExpectedVersion:
 		return conflict, true
@@ -87,10 +90,22 @@ func libraryCause(err error) (cause, bool) {
 		return deleted, true
 	case esdb.ErrorCodeResourceNotFound:
 		return missing, true
-	case esdb.ErrorCodeNotLeader, esdb.ErrorCodeConnectionClosed:
+	case esdb.ErrorCodeNotLeader:
 		return refused, true
 	}
 	return other, false
+}
+
+// deadClient reports whether a client of the library will never work again: it
+// was closed, or failed to discover a node by itself, which only happens after
+// a follower named a leader that is gone.
+func deadClient(err *esdb.Error) bool {
+	return err.Code() == esdb.ErrorCodeConnectionClosed || strings.Contains(err.Error(), "maximum discovery attempt count reached")
+}
+
+func namesLeader(err error) bool {
+	var known *esdb.Error
+	return errors.As(err, &known) && known.Code() == esdb.ErrorCodeNotLeader
 }
 
 // brokenConnection reports whether the connection a call failed on is to be
@@ -101,7 +116,7 @@ func brokenConnection(err error) bool {
 	switch {
 	case errors.As(err, &panicked), errors.Is(err, errStalled), errors.Is(err, io.EOF):
 		return true
-	case errors.As(err, &known) && known.Code() == esdb.ErrorCodeConnectionClosed:
+	case errors.As(err, &known) && deadClient(known):
 		return true
 	}
 	return status.Code(err) == codes.Unavailable

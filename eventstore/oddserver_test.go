@@ -28,12 +28,16 @@ type oddServer struct {
 	streams.UnimplementedStreamsServer
 	serverfeatures.UnimplementedServerFeaturesServer
 
+	mute   atomic.Bool // discovery fails
 	append func(streams.Streams_AppendServer) error
 	read   func(*streams.ReadReq, streams.Streams_ReadServer) error
 	calls  atomic.Int64
 }
 
 func (s *oddServer) GetSupportedMethods(context.Context, *shared.Empty) (*serverfeatures.SupportedMethods, error) {
+	if s.mute.Load() {
+		return nil, status.Error(codes.Internal, "mute")
+	}
 	return &serverfeatures.SupportedMethods{EventStoreServerVersion: "24.10.4"}, nil
 }
 
@@ -61,7 +65,7 @@ func (s *oddServer) serve(t *testing.T, callTimeout time.Duration) contract {
 		server.Stop()
 		require.NoError(t, <-done)
 	})
-	store, err := eventstore.Open(eventstore.Config{URL: "esdb://" + listener.Addr().String() + "?tls=false", CallTimeout: callTimeout, Logger: quiet}, testRegistry())
+	store, err := eventstore.Open(eventstore.Config{URL: "esdb://" + listener.Addr().String() + "?tls=false&gossipTimeout=1&maxDiscoverAttempts=1", CallTimeout: callTimeout, Logger: quiet}, testRegistry())
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, store.Close()) })
 	return contract{Store: store, category: "test"}

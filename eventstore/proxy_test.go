@@ -1,7 +1,6 @@
 package eventstore_test
 
 import (
-	"io"
 	"net"
 	"sync"
 	"testing"
@@ -38,7 +37,7 @@ func newProxy(t testing.TB, target string) *proxy {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	p := &proxy{
-		url: "esdb://" + listener.Addr().String() + "?tls=false&maxDiscoverAttempts=3&discoveryInterval=20", target: target,
+		url: "esdb://" + listener.Addr().String() + "?tls=false&maxDiscoverAttempts=3&discoveryInterval=20&gossipTimeout=1", target: target,
 		listener: listener, conns: map[net.Conn]bool{}, swallow: make(chan struct{}),
 	}
 	p.work.Add(1)
@@ -144,9 +143,6 @@ func (p *proxy) pump(from, to net.Conn, answers bool) {
 			}
 		}
 		if err != nil {
-			if err != io.EOF {
-				return
-			}
 			return
 		}
 	}

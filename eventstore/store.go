@@ -47,11 +47,13 @@ func Open(cfg Config, registry *domain.Registry) (*Store, error) {
 	if err := m.register(cfg.Registerer); err != nil {
 		return nil, err
 	}
+	// The library may be busy connecting for as long as a lookup may take, twice.
+	grace := 2*timeout + 2*time.Duration(dialing.config.GossipTimeout)*time.Second
 	life, end := context.WithCancelCause(context.Background())
 	return &Store{
 		registry: registry, logger: logger, metrics: m, callTimeout: timeout,
-		calls:   newLink(dialing, logger, 2*timeout),
-		streams: &linkPool{dialing: dialing, logger: logger, patience: 2 * timeout},
+		calls:   newLink(dialing, logger, grace),
+		streams: &linkPool{dialing: dialing, logger: logger, patience: grace},
 		life:    life, end: end, quiet: make(chan struct{}),
 	}, nil
 }
@@ -72,7 +74,7 @@ func (s *Store) Close() error {
 		}
 	}
 	s.mu.Unlock()
-	patience := 2 * s.callTimeout
+	patience := s.calls.grace
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	select {
@@ -82,7 +84,7 @@ func (s *Store) Close() error {
 		patience = 0
 	}
 	s.streams.close(patience)
-	s.calls.close(2 * s.callTimeout)
+	s.calls.close(s.calls.grace)
 	s.metrics.unregister()
 	return nil
 }
