@@ -118,9 +118,13 @@ func (c FinishCall) Decide(r Run, now time.Time) ([]domain.Event, error) {
 	if err := c.check(); err != nil {
 		return nil, err
 	}
-	known := s.Calls[at]
+	known, result := s.Calls[at], c.Result
+	if result.Failure != nil {
+		failure := result.Failure.bounded("CALL_FAILED")
+		result.Failure = &failure
+	}
 	d := decide(r, now, nil)
-	d.emit(StepCallFinished{Step: s.Step, Attempt: s.Attempt, Seq: known.Seq, Kind: known.Kind, Name: known.Name, Result: c.Result, At: now})
+	d.emit(StepCallFinished{Step: s.Step, Attempt: s.Attempt, Seq: known.Seq, Kind: known.Kind, Name: known.Name, Result: result, At: now})
 	if !r.Ended() && d.run.overCost(1) {
 		d.emit(d.run.costLimit(s, now))
 	}
@@ -128,14 +132,7 @@ func (c FinishCall) Decide(r Run, now time.Time) ([]domain.Event, error) {
 }
 
 func (c FinishCall) check() error {
-	var failureDetails json.RawMessage
-	if c.Result.Failure != nil {
-		failureDetails = c.Result.Failure.Details
-	}
 	if err := checkPayload("response", c.Result.Response, MaxPayload); err != nil {
-		return err
-	}
-	if err := checkPayload("failure.details", failureDetails, MaxDetails); err != nil {
 		return err
 	}
 	u := c.Result.Usage

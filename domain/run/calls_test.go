@@ -178,3 +178,20 @@ func TestCallsAreChecked(t *testing.T) {
 	h.when(0, run.FinishCall{Held: h.held("a"), Seq: 1, Result: run.CallResult{CostNanos: -1}}).ThenInvalid("usage")
 	h.when(0, run.FinishCall{Held: h.held("a"), Seq: 1, Result: run.CallResult{Response: raw(`{`)}}).ThenInvalid("response")
 }
+
+// A failure is recorded whatever a worker says of it.
+func TestFailuresAreBounded(t *testing.T) {
+	t.Parallel()
+	h := begin(t, retrying(`"onExhausted":"fail"`)).lease(0, "a")
+	h.do(0, run.StartCall{Held: h.held("a"), Call: run.Call{Seq: 1, Kind: "tool", Name: "t"}})
+	wild := run.Failure{Code: strings.Repeat("X", 100), Message: strings.Repeat("é", 4<<10), Details: raw(`{`)}
+	h.do(0, run.FinishCall{Held: h.held("a"), Seq: 1, Result: run.CallResult{Failure: &wild}})
+	h.do(0, run.Fail{Held: h.held("a"), Failure: wild, Expr: words{}})
+	want := run.Failure{Code: "STEP_FAILED", Message: strings.Repeat("é", 2<<10) + "…"}
+	require.Equal(t, want, *h.state().StatusReason())
+	want.Code = "CALL_FAILED"
+	require.Equal(t, want, *step(h, "a").Calls[0].Result.Failure)
+	long := strings.Repeat("x", 5<<10)
+	begin(t, oneTool).when(0, run.Cancel{RunID: "r1", Reason: long}).ThenInvalid("reason")
+	begin(t, oneTool).when(0, run.Pause{RunID: "r1", Reason: long}).ThenInvalid("reason")
+}

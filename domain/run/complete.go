@@ -83,19 +83,13 @@ type Fail struct {
 
 // Decide records the failure and what follows.
 func (c Fail) Decide(r Run, now time.Time) ([]domain.Event, error) {
-	failure := c.Failure
-	if failure.Code == "" {
-		failure.Code = "STEP_FAILED"
-	}
+	failure := c.Failure.bounded("STEP_FAILED")
 	if s, _ := r.Step(c.Step); c.repeats(s, failure) {
 		return nil, nil
 	}
 	s, err := c.step(r)
 	if err != nil {
 		return nil, err
-	}
-	if err := checkPayload("details", failure.Details, MaxDetails); err != nil {
-		failure.Details = nil // the failure itself must not be lost
 	}
 	d := decide(r, now, c.Expr)
 	d.fail(s, failure, c.Retryable && failure.Code != CodeOutcomeUnknown, c.RetryAfter)

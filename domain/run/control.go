@@ -29,9 +29,15 @@ func (c Cancel) Decide(r Run, now time.Time) ([]domain.Event, error) {
 		return nil, nil
 	case r.Ended():
 		return nil, EndedError(r)
+	case len(c.Reason) > maxMessage:
+		return nil, reasonTooLong()
 	default:
 		return []domain.Event{Cancelled{Reason: c.Reason, By: c.By, At: now}}, nil
 	}
+}
+
+func reasonTooLong() error {
+	return domain.InvalidFields([]domain.Field{{Field: "reason", Message: "is too long"}})
 }
 
 // Pause holds an active run until it is resumed.
@@ -55,6 +61,8 @@ func (c Pause) Decide(r Run, now time.Time) ([]domain.Event, error) {
 		return nil, EndedError(r)
 	case r.pause != nil:
 		return nil, nil
+	case len(c.Reason) > maxMessage:
+		return nil, reasonTooLong()
 	}
 	reason := c.Reason
 	if reason == "" {

@@ -2,6 +2,7 @@ package run
 
 import (
 	"encoding/json"
+	"strings"
 	"time"
 
 	"github.com/sparkops/control-plane/domain"
@@ -36,6 +37,24 @@ type Failure struct {
 	Code    string          `json:"code"` // stable, UPPER_SNAKE, e.g. TOOL_HTTP_503, TIMEOUT, LEASE_EXPIRED
 	Message string          `json:"message"`
 	Details json.RawMessage `json:"details,omitempty"`
+}
+
+const maxMessage = 4 << 10
+
+// bounded returns the failure as it is stored: with a code, a message of
+// bounded length, and details that are JSON. A failure is never refused for
+// its form, because it must not be lost.
+func (f Failure) bounded(code string) Failure {
+	if f.Code == "" || len(f.Code) > 64 {
+		f.Code = code
+	}
+	if len(f.Message) > maxMessage {
+		f.Message = strings.ToValidUTF8(f.Message[:maxMessage], "") + "…"
+	}
+	if checkPayload("details", f.Details, MaxDetails) != nil {
+		f.Details = nil
+	}
+	return f
 }
 
 // Call is one external effect inside a step: a model call or a tool call of an

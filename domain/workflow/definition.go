@@ -75,7 +75,7 @@ type Timeouts struct {
 	ScheduleToStart Duration `json:"scheduleToStart,omitempty"` // 1h: waiting for a worker, per attempt
 	StartToClose    Duration `json:"startToClose,omitempty"`    // 10m: one attempt
 	ScheduleToClose Duration `json:"scheduleToClose,omitempty"` // none: all attempts together
-	Heartbeat       Duration `json:"heartbeat,omitempty"`       // 60s without a heartbeat fails the attempt
+	Heartbeat       Duration `json:"heartbeat,omitempty"`       // 60s: without a heartbeat for so long, or for the 30s of a lease, the attempt fails
 }
 
 // AgentLimits bound the loop of one agent step.
