@@ -89,7 +89,7 @@ func (s *Service) lead(ctx context.Context, conn *pgx.Conn) error {
 	}
 	group.Go(func() error { return s.react(ctx, router) })
 	for _, h := range handlers {
-		group.Go(func() error { return h.watch(ctx) })
+		group.Go(func() error { return h.watch(ctx, router) })
 	}
 	group.Go(func() error {
 		t := &timers{s: s, wake: func(ctx context.Context, d time.Duration) error { return wake(ctx, conn, d) }, asked: map[readmodels.Timer]time.Time{}}
@@ -119,13 +119,16 @@ type handler struct {
 
 // watch returns when the subscription of the process has ended: the router by
 // itself would go on without it.
-func (h handler) watch(ctx context.Context) error {
-	for _, event := range []<-chan struct{}{h.routed.Started(), h.routed.Stopped()} {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-event:
-		}
+func (h handler) watch(ctx context.Context, router *message.Router) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-router.Running(): // only then Stopped may be asked for
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-h.routed.Stopped():
 	}
 	if ctx.Err() != nil {
 		return ctx.Err()

@@ -139,3 +139,64 @@ func TestWorkerDiesAroundAnHTTPTool(t *testing.T) {
 		}
 	}
 }
+
+// A step whose recorded calls are not the ones its plan leads to stops instead
+// of answering one call with the result of another.
+func TestRecordOfAnotherStep(t *testing.T) {
+	t.Parallel()
+	b := newBoard(t)
+	b.queue("r", agentRun(workflow.Node{OnExhausted: "fail"}, agentPlan(), nil), `{"simulate":{"text":"x"}}`)
+	b.mu.Lock()
+	_, events, err := b.commit(run.Lease{RunID: "r", Worker: "w", Tickets: []run.Ticket{{Step: "step", Attempt: 1}}})
+	task := leased(b.runs["r"], events)[0]
+	b.mu.Unlock()
+	require.NoError(t, err)
+	for name, record := range map[string]run.CallRecord{
+		"another model": {Call: run.Call{Seq: 1, Kind: run.CallModel, Name: "other"}, Result: &run.CallResult{}},
+		"a tool":        {Call: run.Call{Seq: 1, Kind: run.CallTool, Name: "gpt-4o"}},
+		"unreadable":    {Call: run.Call{Seq: 1, Kind: run.CallModel, Name: "gpt-4o"}, Result: &run.CallResult{Response: []byte(`"?"`)}},
+	} {
+		provider := &recording{}
+		w, err := New(Config{Tasks: b, Models: llm.Models{Simulated: provider}, Tools: localTools(t), Clock: b.clock})
+		require.NoError(t, err)
+		w.base = t.Context()
+		task.Calls = []run.CallRecord{record}
+		r := w.start(task)
+		out := w.execute(r)
+		w.finish(r)
+		require.Equal(t, "REPLAY_MISMATCH", out.failure.Code, name)
+		require.False(t, out.retryable)
+		require.Empty(t, provider.called())
+	}
+}
+
+// A call that must not be repeated, given up before anything was sent, is
+// recorded as not made: nobody has to be asked whether it took effect.
+func TestCallNotMade(t *testing.T) {
+	t.Parallel()
+	server := countHits(t, 200)
+	b := newBoard(t)
+	pay := toolPlan("pay", map[string]any{"url": server.url})
+	limit := 13
+	pay.Spec.RateLimitPerMin = &limit
+	plan := toolRun("pay", map[string]run.ToolPlan{"pay": pay})
+	for n := range limit {
+		b.queue(fmt.Sprintf("r%d", n), plan, `{}`)
+	}
+	w := startWorker(t, Config{Tasks: b, ID: "first", Drain: 1500 * time.Millisecond})
+	for n := range limit {
+		b.ended(fmt.Sprintf("r%d", n))
+	}
+	b.queue("last", plan, `{}`) // has to wait four seconds for its turn
+	b.await("last", "at its call", func(r run.Run) bool { s, _ := r.Step("step"); return len(s.Calls) == 1 })
+	w.end(t)
+	r := b.run("last")
+	s, _ := r.Step("step")
+	require.False(t, r.Paused())
+	require.Equal(t, run.StepReady, s.Status)
+	require.Equal(t, "CALL_NOT_MADE", s.Calls[0].Result.Failure.Code)
+	require.Zero(t, server.seen()["last/step/tool-1"])
+	startWorker(t, Config{Tasks: b, ID: "second"})
+	require.Equal(t, run.StatusSucceeded, b.ended("last").Status())
+	require.Equal(t, 1, server.seen()["last/step/tool-1"])
+}

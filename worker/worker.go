@@ -149,7 +149,9 @@ func (w *Worker) lease(ctx context.Context) {
 			failures = 0
 			continue
 		}
-		w.Logger.WarnContext(ctx, "lease tasks", "worker", w.ID, "error", err)
+		if failures == 0 {
+			w.Logger.WarnContext(ctx, "no tasks can be leased, trying again", "worker", w.ID, "error", err)
+		}
 		if pause(ctx, backoff(failures)) != nil {
 			return
 		}

@@ -193,7 +193,7 @@ func TestDrainGivesUpLongCalls(t *testing.T) {
 	stuck := newSignalled()
 	b.queue("r", agentRun(workflow.Node{}, agentPlan(), nil), `{"simulate":{"text":"done"}}`)
 	b.queue("s", toolRun("builtin:sleep", nil), `{"duration":"1h"}`)
-	w := startWorker(t, Config{Tasks: b, ID: "first", Models: llm.Models{Simulated: stuck}, Drain: 300 * time.Millisecond})
+	w := startWorker(t, Config{Tasks: b, ID: "first", Models: llm.Models{Simulated: stuck}, Drain: 3 * time.Second})
 	stuck.await(t)
 	b.await("s", "running", func(r run.Run) bool { s, _ := r.Step("step"); return s.Status == run.StepRunning })
 	w.end(t)

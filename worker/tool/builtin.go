@@ -12,8 +12,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/sparkops/control-plane/domain/workflow"
 )
 
 // builtin is a function of the worker itself.
@@ -116,12 +114,12 @@ func answer(v any) (json.RawMessage, error) {
 
 func sleepFor(ctx context.Context, _ *Set, c Call) (json.RawMessage, error) {
 	in, err := read[struct {
-		Duration workflow.Duration `json:"duration"`
+		Duration Duration `json:"duration"`
 	}](c)
 	if err != nil {
 		return nil, err
 	}
-	d := min(max(in.Duration.Std(), 0), time.Hour)
+	d := min(max(time.Duration(in.Duration), 0), time.Hour)
 	if err := sleep(ctx, d); err != nil {
 		return nil, err
 	}
@@ -177,11 +175,11 @@ func number(x float64) (json.RawMessage, error) {
 
 func failing(_ context.Context, _ *Set, c Call) (json.RawMessage, error) {
 	in, err := read[struct {
-		Code         string            `json:"code"`
-		Message      string            `json:"message"`
-		Retryable    *bool             `json:"retryable"`
-		RetryAfter   workflow.Duration `json:"retryAfter"`
-		UntilAttempt int               `json:"untilAttempt"`
+		Code         string   `json:"code"`
+		Message      string   `json:"message"`
+		Retryable    *bool    `json:"retryable"`
+		RetryAfter   Duration `json:"retryAfter"`
+		UntilAttempt int      `json:"untilAttempt"`
 	}](c)
 	if err != nil {
 		return nil, err
@@ -191,7 +189,7 @@ func failing(_ context.Context, _ *Set, c Call) (json.RawMessage, error) {
 	}
 	return nil, &Error{
 		Code: cmp.Or(in.Code, "TOOL_FAILED"), Message: cmp.Or(in.Message, "The tool was told to fail."),
-		Retryable: in.Retryable == nil || *in.Retryable, RetryAfter: max(in.RetryAfter.Std(), 0),
+		Retryable: in.Retryable == nil || *in.Retryable, RetryAfter: max(time.Duration(in.RetryAfter), 0),
 	}
 }
 

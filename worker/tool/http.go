@@ -68,7 +68,7 @@ func (t *httpTool) Parameters() json.RawMessage { return t.config.Parameters }
 
 // Call makes one request. Nothing is repeated here.
 func (t *httpTool) Call(ctx context.Context, c Call) (json.RawMessage, error) {
-	limit := min(cmp.Or(max(t.config.Timeout.Std(), 0), defaultTimeout), longestTimeout)
+	limit := min(cmp.Or(max(time.Duration(t.config.Timeout), 0), defaultTimeout), longestTimeout)
 	callCtx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	// From the first written byte on the other side may act.

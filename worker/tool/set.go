@@ -10,12 +10,8 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/sparkops/control-plane/domain/run"
-	"github.com/sparkops/control-plane/domain/workflow"
 	"github.com/sparkops/control-plane/worker/egress"
 )
-
-// Duration is read from a string such as "30s" or from a number of seconds.
-type Duration = workflow.Duration
 
 // Set makes tools and holds what their calls share: connections, rate limits,
 // counters. It is made by New.

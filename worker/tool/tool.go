@@ -9,11 +9,13 @@ package tool
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
 
 	"github.com/sparkops/control-plane/domain/run"
+	"github.com/sparkops/control-plane/domain/workflow"
 )
 
 // Tool is one callable thing. It is safe for concurrent use.
@@ -126,4 +128,21 @@ type Config struct {
 	Idempotent *bool    `json:"idempotent"`
 
 	Parameters json.RawMessage `json:"parameters"` // JSON Schema of the arguments
+}
+
+// Duration is read from a string such as "30s" or from a number of seconds;
+// anything else is an error.
+type Duration time.Duration
+
+// UnmarshalJSON reads both forms.
+func (d *Duration) UnmarshalJSON(data []byte) error {
+	var read workflow.Duration
+	if err := json.Unmarshal(data, &read); err != nil {
+		return err
+	}
+	if read == workflow.Unreadable {
+		return errors.New("a duration is a string such as \"30s\" or a number of seconds")
+	}
+	*d = Duration(read)
+	return nil
 }
