@@ -205,6 +205,15 @@ func TestOutputsAreLookedUpByName(t *testing.T) {
 	}
 }
 
+func TestOutputs(t *testing.T) {
+	t.Parallel()
+	e := newEngine(t)
+	require.Equal(t, []string{"a", "b-c"}, e.Outputs(`outputs.a.n == 1 && has(outputs.a) || outputs["b-c"]`, false)[1:])
+	require.Equal(t, []string{"a", "b"}, e.Outputs(`x ${outputs.a} outputs.no ${outputs.b.c}`, true))
+	require.Empty(t, e.Outputs(`outputs.size() > 1`, false))
+	require.Empty(t, e.Outputs(`${`, true))
+}
+
 func TestEngineIsSafeForConcurrentUse(t *testing.T) {
 	t.Parallel()
 	e := newEngine(t)

@@ -34,6 +34,25 @@ func (e *Engine) CheckTemplate(src string) error {
 	return nil
 }
 
+// Outputs returns the steps whose outputs a correct condition, or the
+// expressions of a correct template, ask for by name.
+func (e *Engine) Outputs(src string, template bool) []string {
+	pieces := []piece{{text: src, expression: true}}
+	if template {
+		pieces, _ = split(src)
+	}
+	var steps []string
+	for _, p := range pieces {
+		if !p.expression {
+			continue
+		}
+		if program, err := e.compile(p.text); err == nil {
+			steps = append(steps, program.steps...)
+		}
+	}
+	return steps
+}
+
 // Template replaces the expressions in every string of a JSON value (not in
 // keys). A string that is one expression becomes its value, any other gets its
 // text: strings as they are, everything else as JSON. "$${" stands for "${".

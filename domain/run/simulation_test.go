@@ -134,6 +134,8 @@ type anything struct{}
 func (anything) CheckCondition(string) error { return nil }
 func (anything) CheckTemplate(string) error  { return nil }
 
+func (anything) Outputs(string, bool) []string { return nil }
+
 func name(i int) string { return string(rune('a' + i)) }
 
 func drawNode(t *rapid.T, id, kind string, incoming int, span func(string, ...time.Duration) workflow.Duration) workflow.Node {

@@ -20,6 +20,9 @@ import (
 type Expressions interface {
 	CheckCondition(src string) error
 	CheckTemplate(src string) error
+	// Outputs returns the steps whose outputs a condition, or a template, that
+	// was found correct asks for by name.
+	Outputs(src string, template bool) []string
 }
 
 // The bounds of a definition.
@@ -52,7 +55,7 @@ var (
 // be carried out by it. Whether the agents and tools it names exist is not
 // looked at. Messages never hold submitted values.
 func CheckDefinition(def Definition, x Expressions) []domain.Field {
-	c := checker{def: def, expressions: x}
+	c := checker{def: def, expressions: x, before: map[int][]bool{}}
 	if len(def.Nodes) > MaxNodes {
 		c.add("nodes", "has more than %d nodes", MaxNodes)
 	}
@@ -78,6 +81,7 @@ type checker struct {
 	def         Definition
 	expressions Expressions
 	graph       *Graph
+	before      map[int][]bool // the ancestors of a node, made when they are first asked for
 	fields      []domain.Field
 }
 
@@ -108,7 +112,7 @@ func (c *checker) checkNodes() {
 			c.add(at+".name", "must be at most 255 characters without control characters")
 		}
 		c.checkFieldsOfType(at, node)
-		c.checkWork(at, node)
+		c.checkWork(at, i, node)
 		c.checkJoin(at, i, node)
 	}
 }
@@ -159,16 +163,16 @@ func (c *checker) checkFieldsOfType(at string, n Node) {
 }
 
 // checkWork checks what agent and tool nodes have in common.
-func (c *checker) checkWork(at string, n Node) {
+func (c *checker) checkWork(at string, i int, n Node) {
 	if n.Type == NodeAgent && n.Prompt != "" {
 		if len(n.Prompt) > MaxPromptBytes {
 			c.add(at+".prompt", "is longer than %d KiB", MaxPromptBytes>>10)
-		} else if err := c.expressions.CheckTemplate(n.Prompt); err != nil {
-			c.add(at+".prompt", "%s", err)
+		} else {
+			c.checkTemplate(at+".prompt", i, n.Prompt)
 		}
 	}
 	if n.Type == NodeAgent || n.Type == NodeTool {
-		c.checkInput(at+".input", n.Input)
+		c.checkInput(at+".input", i, n.Input)
 	}
 	if n.Queue != "" && !queues.MatchString(n.Queue) {
 		c.add(at+".queue", "must be 1 to 64 letters, digits, '.', '_' or '-'")
@@ -178,7 +182,7 @@ func (c *checker) checkWork(at string, n Node) {
 	}
 	c.checkOnExhausted(at, n)
 	if n.Retry != nil {
-		c.checkRetry(at+".retry", *n.Retry)
+		c.checkRetry(at+".retry", i, *n.Retry)
 	}
 	if t := n.Timeouts; t != nil {
 		c.checkSpan(at+".timeouts.scheduleToStart", t.ScheduleToStart, false)
@@ -206,7 +210,7 @@ func (c *checker) checkOnExhausted(at string, n Node) {
 	}
 }
 
-func (c *checker) checkRetry(at string, r Retry) {
+func (c *checker) checkRetry(at string, node int, r Retry) {
 	c.checkNumber(at+".maxAttempts", r.MaxAttempts, maxAttempts)
 	c.checkSpan(at+".initialInterval", r.InitialInterval, false)
 	c.checkSpan(at+".maxInterval", r.MaxInterval, false)
@@ -228,7 +232,7 @@ func (c *checker) checkRetry(at string, r Retry) {
 			c.add(fmt.Sprintf("%s.nonRetryable[%d]", at, i), "must be an error code of 1 to 64 upper-case letters, digits and '_'")
 		}
 	}
-	c.checkCondition(at+".when", r.When)
+	c.checkCondition(at+".when", node, r.When)
 }
 
 func (c *checker) checkLimits(at string, l AgentLimits) {
@@ -291,7 +295,7 @@ func (c *checker) checkEdges() {
 				c.add(at+".when", "is allowed on edges that leave a decision node only")
 			}
 		case edge.When != "":
-			c.checkCondition(at+".when", edge.When)
+			c.checkCondition(at+".when", from, edge.When)
 		case defaults[from]:
 			c.add(at, "is a second default edge of its decision node; all but one need a when")
 		default:
@@ -352,62 +356,6 @@ func (c *checker) checkSettings() {
 	}
 	if s.Priority < -maxPriority || s.Priority > maxPriority {
 		c.add("settings.priority", "must be between %d and %d", -maxPriority, maxPriority)
-	}
-}
-
-func (c *checker) checkCondition(at, src string) {
-	switch {
-	case src == "":
-	case len(src) > MaxExpressionBytes:
-		c.add(at, "is longer than %d KiB", MaxExpressionBytes>>10)
-	default:
-		if err := c.expressions.CheckCondition(src); err != nil {
-			c.add(at, "%s", err)
-		}
-	}
-}
-
-// checkInput checks that the input is an object and every template in it.
-func (c *checker) checkInput(at string, raw json.RawMessage) {
-	if len(raw) == 0 {
-		return
-	}
-	var value any
-	if err := json.Unmarshal(raw, &value); err != nil {
-		c.add(at, "is not valid JSON")
-		return
-	}
-	switch value.(type) {
-	case map[string]any, string:
-		c.checkTemplates(at, value, 0)
-	default:
-		c.add(at, "must be an object, or a string of the form \"${ expression }\"")
-	}
-}
-
-func (c *checker) checkTemplates(at string, value any, depth int) {
-	if depth > maxInputDepth {
-		c.add(at, "is nested deeper than %d levels", maxInputDepth)
-		return
-	}
-	switch v := value.(type) {
-	case string:
-		if err := c.expressions.CheckTemplate(v); err != nil {
-			c.add(at, "%s", err)
-		}
-	case []any:
-		for i, item := range v {
-			c.checkTemplates(fmt.Sprintf("%s[%d]", at, i), item, depth+1)
-		}
-	case map[string]any:
-		keys := make([]string, 0, len(v))
-		for k := range v {
-			keys = append(keys, k)
-		}
-		slices.Sort(keys)
-		for _, k := range keys {
-			c.checkTemplates(at+"."+k, v[k], depth+1)
-		}
 	}
 }
 

@@ -26,6 +26,13 @@ func (phrases) CheckTemplate(src string) error {
 	return nil
 }
 
+func (phrases) Outputs(src string, _ bool) []string {
+	if _, name, ok := strings.Cut(src, "outputs."); ok {
+		return []string{strings.TrimRight(name, "} ")}
+	}
+	return nil
+}
+
 func parsed(t testing.TB, src string) workflow.Definition {
 	t.Helper()
 	var def workflow.Definition
@@ -110,6 +117,10 @@ func TestCheckNamesWhatIsWrong(t *testing.T) {
 		`{"nodes":[{"id":"w","type":"wait","duration":"2h"}],"settings":{"maxDuration":"1h"}}`: {
 			"nodes[0].duration is longer than settings.maxDuration, so that no run could end"},
 		node(`"type":"wait","duration":"25h"`): {"nodes[0].duration is longer than a day; set settings.maxDuration, so that runs can end"},
+		`{"nodes":[{"id":"d","type":"decision"},{"id":"a","type":"agent","prompt":"${outputs.d}","retry":{"when":"outputs.a"}},{"id":"b","type":"agent","input":{"k":"${outputs.a}","l":"${outputs.gone}"}}],
+			"edges":[{"from":"d","to":"a","when":"outputs.b"},{"from":"d","to":"b"}]}`: {
+			"nodes[1].retry.when asks for the output of a step that is not before it", "nodes[2].input.k asks for the output of a step that is not before it",
+			"nodes[2].input.l asks for the output of a step that is no node of the definition", "edges[0].when asks for the output of a step that is not before it"},
 		`{"settings":{"maxDuration":"1ms","maxSteps":-1,"maxCostNanos":-1,"priority":-2000}}`: {
 			"settings.maxDuration must be at least 1s", "settings.maxSteps must be between 1 and 100000", "settings.maxCostNanos must not be negative", "settings.priority must be between -1000 and 1000"},
 	} {
