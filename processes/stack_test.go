@@ -266,6 +266,21 @@ func TestTwoNodes(t *testing.T) {
 	require.Equal(t, domain.NotFound, domain.KindOf(err))
 }
 
+// The lead ends with the connection that holds it; the node stands again.
+func TestLeadIsLostWithItsConnection(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	s.service(t)
+	s.leads(t)
+	const kill = `select count(pg_terminate_backend(pid)) from pg_locks
+		where locktype = 'advisory' and granted and database = (select oid from pg_database where datname = current_database())
+		and (classid::bigint << 32 | objid::bigint) = $1`
+	var killed int
+	require.NoError(t, s.Views.Pool().QueryRow(t.Context(), kill, leadLock).Scan(&killed))
+	require.Equal(t, 1, killed)
+	s.await(t, s.start(t, s.newWorkflow(t, s.newProject(t), short), ""), is(run.StatusSucceeded))
+}
+
 // broken is a command that fails until it is repaired.
 type broken struct {
 	project  string

@@ -155,7 +155,11 @@ func (t *timers) advance(ctx context.Context, runID string) time.Duration {
 
 // clean removes what nobody needs any more from the read side's own tables.
 func (t *timers) clean(ctx context.Context) {
-	if err := t.s.Handler.Views.PurgeClaims(ctx); err != nil && ctx.Err() == nil {
+	views := t.s.Handler.Views
+	if err := views.PurgeClaims(ctx); err != nil && ctx.Err() == nil {
 		t.s.Logger.WarnContext(ctx, "timers: old claims could not be removed", "error", err)
+	}
+	if _, err := views.Purge(ctx); err != nil && ctx.Err() == nil {
+		t.s.Logger.WarnContext(ctx, "timers: old idempotency keys could not be removed", "error", err)
 	}
 }
