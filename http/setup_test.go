@@ -285,7 +285,7 @@ func (s *system) user(t testing.TB, role domain.Role) *client {
 
 // things are one of everything in a project of its own.
 type things struct {
-	project, agent, tool, workflow, run string
+	project, agent, tool, workflow, run, member string
 }
 
 func (c *client) project(t testing.TB) string {
