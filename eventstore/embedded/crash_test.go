@@ -24,8 +24,11 @@ import (
 // crashSeeds is how many crashes TestCrash simulates; EMBEDDED_CRASH_SEEDS sets more.
 func crashSeeds(t *testing.T) int {
 	text := os.Getenv("EMBEDDED_CRASH_SEEDS")
+	if text == "" && RaceEnabled {
+		return 30
+	}
 	if text == "" {
-		return 240
+		return 210
 	}
 	n, err := strconv.Atoi(text)
 	require.NoError(t, err)
@@ -119,7 +122,7 @@ func loadUntilCrash(t *testing.T, l *eventLog, fs *vfs.MemFS, rng *rand.Rand, le
 		crashReader(ctx, l, ledger)
 	}()
 
-	target := before + 1 + rng.IntN(60)
+	target := before + 1 + rng.IntN(40)
 	for {
 		<-progress
 		ledger.mu.Lock()
@@ -156,7 +159,7 @@ func crashWriter(ctx context.Context, t *testing.T, l *eventLog, rng *rand.Rand,
 		ids := make([]eventID, len(batch))
 		for i := range batch {
 			ids[i] = newEventID()
-			data := fmt.Sprintf("%s/%d %d %d %s", name, n, i, len(batch), strings.Repeat("x", rng.IntN(2000)))
+			data := fmt.Sprintf("%s/%d %d %d %s", name, n, i, len(batch), strings.Repeat("x", rng.IntN(1000)))
 			batch[i] = proposed{id: ids[i], eventType: "crash", data: []byte(data)}
 		}
 		out, err := l.append(ctx, stream, want, batch)
@@ -202,55 +205,37 @@ func crashReader(ctx context.Context, l *eventLog, ledger *crashLedger) {
 	}
 }
 
+// location is where an event was found.
+type location struct {
+	stream   string
+	revision int64
+	id       eventID
+}
+
 // verifyLog reads the whole log and checks every invariant there is.
 func verifyLog(t *testing.T, l *eventLog, expected []acked, shown uint64) {
 	t.Helper()
-	type location struct {
-		stream   string
-		revision int64
-		id       eventID
-	}
-	byPosition := map[uint64]location{}
+	found := map[uint64]location{}
 	heads := map[string]int64{}
-	pieces := map[string]int{}
-	sizes := map[string]int{}
+	pieces, sizes := map[string]int{}, map[string]int{}
 	iter, err := l.eventIter(0, endOfLog)
 	require.NoError(t, err)
 	next := uint64(firstPosition)
 	for ok := iter.First(); ok; ok = iter.Next() {
 		position := eventKeyPosition(iter.Key())
-		require.Equal(t, next, position, "the log has no holes")
+		if position != next {
+			t.Fatalf("the log has a hole before %d, expected %d", position, next)
+		}
 		value, err := iter.ValueAndErr()
 		require.NoError(t, err)
 		next = position + uint64(len(value))
-		view, err := parseRecord(value)
-		require.NoError(t, err)
-		var message streams.ReadResp
-		require.NoError(t, proto.Unmarshal(view.wire, &message))
-		recorded := message.GetEvent().GetEvent()
-		require.Equal(t, position, recorded.GetCommitPosition())
-		stream := string(view.stream)
-		last, seen := heads[stream]
-		if !seen {
-			last = noEvents
+		at, data := verifyEvent(t, l, position, value)
+		last, seen := heads[at.stream]
+		if seen && at.revision != last+1 || !seen && at.revision != 0 {
+			t.Fatalf("revision %d of %s follows %d", at.revision, at.stream, last)
 		}
-		require.Equal(t, last+1, view.revision, "revisions of %s are contiguous", stream)
-		heads[stream] = view.revision
-		id, ok := toEventID(recorded.GetId())
-		require.True(t, ok)
-		byPosition[position] = location{stream, view.revision, id}
-
-		indexed, indexedID, found, err := l.lookupIndex(stream, view.revision)
-		require.NoError(t, err)
-		require.True(t, found)
-		require.Equal(t, position, indexed)
-		require.Equal(t, id, indexedID)
-		revision, found, err := l.lookupID(stream, id)
-		require.NoError(t, err)
-		require.True(t, found)
-		require.Equal(t, view.revision, revision)
-
-		fields := strings.Fields(string(recorded.GetData()))
+		heads[at.stream], found[position] = at.revision, at
+		fields := strings.Fields(data)
 		pieces[fields[0]]++
 		sizes[fields[0]], err = strconv.Atoi(fields[2])
 		require.NoError(t, err)
@@ -258,8 +243,40 @@ func verifyLog(t *testing.T, l *eventLog, expected []acked, shown uint64) {
 	require.NoError(t, iter.Close())
 	require.Equal(t, next, l.next)
 	for name, n := range pieces {
-		require.Equal(t, sizes[name], n, "append %s is there in part", name)
+		if sizes[name] != n {
+			t.Fatalf("%d of %d events of append %s are there", n, sizes[name], name)
+		}
 	}
+	verifyHeads(t, l, heads)
+	verifyAcked(t, l, expected, found)
+	if _, ok := found[shown]; !ok && shown > 0 {
+		t.Fatalf("an event that was shown to a reader is lost: %d", shown)
+	}
+}
+
+// verifyEvent checks that an event and the indexes agree.
+func verifyEvent(t *testing.T, l *eventLog, position uint64, value []byte) (location, string) {
+	t.Helper()
+	view, err := parseRecord(value)
+	require.NoError(t, err)
+	var message streams.ReadResp
+	require.NoError(t, proto.Unmarshal(view.wire, &message))
+	recorded := message.GetEvent().GetEvent()
+	id, _ := toEventID(recorded.GetId())
+	stream := string(view.stream)
+	indexed, indexedID, found, err := l.lookupIndex(stream, view.revision)
+	if err != nil || !found || indexed != position || indexedID != id || recorded.GetCommitPosition() != position {
+		t.Fatalf("index of %s/%d at %d: %t %d %v %v", stream, view.revision, position, found, indexed, indexedID, err)
+	}
+	revision, found, err := l.lookupID(stream, id)
+	if err != nil || !found || revision != view.revision {
+		t.Fatalf("id of %s/%d: %t %d %v", stream, view.revision, found, revision, err)
+	}
+	return location{stream, view.revision, id}, string(recorded.GetData())
+}
+
+func verifyHeads(t *testing.T, l *eventLog, heads map[string]int64) {
+	t.Helper()
 	for stream, last := range heads {
 		h, err := l.loadHead(stream)
 		require.NoError(t, err)
@@ -268,22 +285,19 @@ func verifyLog(t *testing.T, l *eventLog, expected []acked, shown uint64) {
 		require.NoError(t, err)
 		require.False(t, found)
 	}
+}
+
+func verifyAcked(t *testing.T, l *eventLog, expected []acked, log map[uint64]location) {
+	t.Helper()
 	for _, a := range expected {
 		for i, id := range a.ids {
 			revision := a.last - int64(len(a.ids)-1-i)
-			position, stored, found, err := l.lookupIndex(a.stream, revision)
+			position, _, found, err := l.lookupIndex(a.stream, revision)
 			require.NoError(t, err)
-			require.True(t, found, "acknowledged event %s/%d is lost", a.stream, revision)
-			require.Equal(t, id, stored)
-			require.Equal(t, location{a.stream, revision, id}, byPosition[position])
-			if i == len(a.ids)-1 {
-				require.Equal(t, a.position, position)
+			if !found || log[position] != (location{a.stream, revision, id}) || i == len(a.ids)-1 && position != a.position {
+				t.Fatalf("acknowledged event %s/%d is lost: %t %d %v", a.stream, revision, found, position, log[position])
 			}
 		}
-	}
-	if shown > 0 {
-		_, found := byPosition[shown]
-		require.True(t, found, "an event that was shown to a reader is lost: %d", shown)
 	}
 }
 

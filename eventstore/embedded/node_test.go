@@ -14,7 +14,7 @@ import (
 )
 
 // patience bounds every wait in the tests; reaching it means something hangs.
-const patience = time.Minute
+const patience = 2 * time.Minute
 
 // openNode starts a node that is closed when the test ends.
 func openNode(tb testing.TB, o embedded.Options) *embedded.Node {

@@ -305,8 +305,8 @@ func TestSection61SlowConsumer(t *testing.T) {
 	for _, s := range []*subscriber{ofAll, ofStream, quick} {
 		s.expect("caught_up")
 	}
-	const appends, size = 80, 250
-	payload := string(make([]byte, 1000))
+	const appends, size = 20, 50
+	payload := string(make([]byte, 10<<10))
 	for i := range appends {
 		batch := make([]event, size)
 		for j := range batch {
