@@ -340,6 +340,21 @@ func TestSection1AppendSize(t *testing.T) {
 	}
 }
 
+// TestSection3InvalidTransaction: very many very small events are within the size limit but too much for one write.
+func TestSection3InvalidTransaction(t *testing.T) {
+	t.Parallel()
+	w := dial(t, openNode(t, embedded.Options{}))
+	many := make([]event, 150_000)
+	for i := range many {
+		many[i] = event{id: numbered(i + 1), kind: "e"}
+	}
+	_, trailers, err := w.append("s", noStream, many...)
+	requireFault(t, err, trailers, codes.InvalidArgument, map[string]string{"exception": "invalid-transaction"})
+	requireNotFound(t, w, "s")
+	w.mustAppend("s", noStream, many[:20_000]...)
+	require.Len(t, w.read(streamRead("s", fromStart, false, everything)), 20_000)
+}
+
 // TestSection3RefusedAppends sends appends that EventStoreDB refuses, after reading all of them.
 func TestSection3RefusedAppends(t *testing.T) {
 	t.Parallel()

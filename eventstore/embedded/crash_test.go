@@ -39,10 +39,12 @@ func openTestLog(t *testing.T, fs vfs.FS) *eventLog {
 	t.Helper()
 	logger := slog.New(slog.DiscardHandler)
 	m := newMetrics()
-	space := &diskSpace{measure: freeSpaceOf(fs, "data"), logger: logger, metrics: m}
+	space := &diskSpace{
+		measure: freeSpaceOf(fs, "data"), ballast: newBallast(fs, "data", logger), logger: logger, metrics: m,
+	}
 	space.refresh()
 	l, err := openLog(logOptions{
-		dir: "data", fs: fs, cacheBytes: 1 << 20, memTable: 64 << 10, // flushes and compactions take part in crashes
+		dir: "data", cacheBytes: 1 << 20, memTable: 64 << 10, // flushes and compactions take part in crashes
 		logger: logger, now: time.Now, metrics: m, space: space,
 		fatal: func(msg string) { t.Errorf("fatal: %s", msg) },
 	})
@@ -331,8 +333,8 @@ func TestUnknownLayout(t *testing.T) {
 	require.NoError(t, db.Set(formatKey(), []byte("2"), pebble.Sync))
 	require.NoError(t, db.Close())
 	_, err = openLog(logOptions{
-		dir: "data", fs: fs, memTable: 1 << 20, logger: slog.New(slog.DiscardHandler), metrics: newMetrics(),
-		space: &diskSpace{}, now: time.Now, fatal: func(string) {},
+		dir: "data", memTable: 1 << 20, logger: slog.New(slog.DiscardHandler), metrics: newMetrics(),
+		space: &diskSpace{ballast: newBallast(fs, "data", nil)}, now: time.Now, fatal: func(string) {},
 	})
 	require.ErrorContains(t, err, `the log has layout version "2", this program reads version "1"`)
 }

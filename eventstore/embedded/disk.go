@@ -20,6 +20,7 @@ const (
 type diskSpace struct {
 	minimum uint64
 	measure func() (uint64, error)
+	ballast *ballast
 	logger  *slog.Logger
 	metrics *metrics
 
@@ -69,6 +70,11 @@ func (d *diskSpace) refresh() {
 	d.free.Store(free)
 	d.written.Add(-before)
 	d.metrics.diskFree.Set(float64(free))
+	if free >= ballastBytes && free-ballastBytes >= d.minimum {
+		if err := d.ballast.hold(); err != nil {
+			d.logger.Warn("no space is reserved against a full disk", "error", err)
+		}
+	}
 	if low := free < d.minimum; low != d.low {
 		d.low = low
 		if low {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -353,6 +354,45 @@ func TestDiskFullBetweenMeasurements(t *testing.T) {
 	}
 	require.True(t, refused)
 }
+
+// TestBallast fills the disk behind the watermark's back: the ballast goes, the pending write succeeds, and the ballast
+// comes back with the space.
+func TestBallast(t *testing.T) {
+	t.Parallel()
+	memory := vfs.NewMem()
+	var full atomic.Bool
+	var removed atomic.Int64
+	var free atomic.Uint64
+	free.Store(1 << 30)
+	faulty := errorfs.Wrap(memory, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if op.Kind == errorfs.OpRemove && strings.HasSuffix(op.Path, "BALLAST") {
+			removed.Add(1)
+			full.Store(false)
+		}
+		if full.Load() && op.Kind.ReadOrWrite() == errorfs.OpIsWrite {
+			return syscall.ENOSPC
+		}
+		return nil
+	}))
+	node := openNode(t, embedded.Options{Dir: "data", FS: faulty, DiskFree: func() (uint64, error) { return free.Load(), nil }})
+	_, err := memory.Stat("data/BALLAST")
+	require.NoError(t, err)
+	w := dial(t, node)
+	w.mustAppend("s", noStream, events(0)...)
+	free.Store(defaultMinFree + 1)
+	full.Store(true)
+	w.mustAppend("s", 0, events(1)...)
+	require.EqualValues(t, 1, removed.Load())
+	_, err = memory.Stat("data/BALLAST")
+	require.ErrorIs(t, err, os.ErrNotExist)
+	free.Store(1 << 30)
+	require.Eventually(t, func() bool {
+		_, err := memory.Stat("data/BALLAST")
+		return err == nil
+	}, patience, 10*time.Millisecond)
+}
+
+const defaultMinFree = 256 << 20
 
 // TestCloseIsIdempotentAndLeaksNothing opens, uses and closes nodes, twice each.
 func TestCloseIsIdempotentAndLeaksNothing(t *testing.T) {

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
-	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 // eventLog is the durable log with its indexes.
@@ -75,7 +74,6 @@ type group struct {
 
 type logOptions struct {
 	dir        string
-	fs         vfs.FS
 	cacheBytes int64
 	memTable   uint64
 	logger     *slog.Logger

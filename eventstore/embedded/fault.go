@@ -70,6 +70,13 @@ func appendTooLarge() error {
 	}
 }
 
+func invalidTransaction() error {
+	return &fault{
+		code: codes.InvalidArgument, message: "The append has too many events to be written at once.",
+		trailers: []string{"exception", "invalid-transaction"},
+	}
+}
+
 func missingMetadata() error {
 	required := metadataType + "," + metadataContentType
 	return &fault{

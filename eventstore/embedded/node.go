@@ -149,12 +149,14 @@ func open(ctx context.Context, o Options, lock *pebble.Lock) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	space := &diskSpace{minimum: o.MinFreeBytes, measure: o.DiskFree, logger: o.Logger, metrics: m}
+	space := &diskSpace{
+		minimum: o.MinFreeBytes, measure: o.DiskFree, ballast: newBallast(o.FS, o.Dir, o.Logger), logger: o.Logger, metrics: m,
+	}
 	space.free.Store(endOfLog)
 	space.refresh()
 	var once sync.Once
 	log, err := openLog(logOptions{
-		dir: o.Dir, fs: o.FS, cacheBytes: o.CacheBytes, memTable: defaultMemTable, lock: lock,
+		dir: o.Dir, cacheBytes: o.CacheBytes, memTable: defaultMemTable, lock: lock,
 		logger: o.Logger, now: o.Now, metrics: m, space: space,
 		fatal: func(msg string) { once.Do(func() { o.Fatal(fatalExitCode, msg) }) },
 	})
@@ -180,6 +182,7 @@ func open(ctx context.Context, o Options, lock *pebble.Lock) (*Node, error) {
 	n.run(func() error { return n.grpc.Serve(n.splitter.grpc) })
 	n.run(func() error { return n.http.Serve(n.splitter.http) })
 	n.run(func() error { space.watch(n.service.closing); return nil })
+	o.Logger.Info("event store is open", "address", n.Addr(), "dir", o.Dir, "position", n.LastPosition())
 	return n, nil
 }
 

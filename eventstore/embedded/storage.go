@@ -41,7 +41,7 @@ func openStorage(o logOptions, fail func()) (*pebble.DB, error) {
 		select {}
 	}}
 	options := &pebble.Options{
-		FS:                          o.fs,
+		FS:                          o.space.ballast.guard(),
 		Lock:                        o.lock,
 		Logger:                      logger,
 		FormatMajorVersion:          pebble.FormatNewest,
@@ -68,6 +68,7 @@ func openStorage(o logOptions, fail func()) (*pebble.DB, error) {
 	for i := range options.Levels {
 		options.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 	}
+	options.WithFSDefaults()
 	db, err := pebble.Open(o.dir, options)
 	if err != nil {
 		return nil, fmt.Errorf("embedded: open event log in %q: %w", o.dir, err)

@@ -18,6 +18,9 @@ const (
 	// maxAppendSize bounds the sum of data, custom metadata and twice the characters of the type over one append.
 	maxAppendSize = 1 << 20
 
+	// maxAppendStored bounds what one append takes in the log. Only very many very small events get there.
+	maxAppendStored = 32 << 20
+
 	allStream = "$all"
 )
 
@@ -63,6 +66,7 @@ func receiveAppend(stream streams.Streams_AppendServer) (request appendRequest, 
 		options bool
 		refused error
 		size    int
+		stored  int
 	)
 	for {
 		err := stream.RecvMsg(&message)
@@ -78,7 +82,8 @@ func receiveAppend(stream streams.Streams_AppendServer) (request appendRequest, 
 			request.stream, request.want = message.stream, message.want
 		case message.kind == appendEvent && refused == nil:
 			size += message.event.size()
-			if refused = message.check(size); refused == nil {
+			stored += recordSize(request.stream, &message.event)
+			if refused = message.check(size, stored); refused == nil {
 				request.events = append(request.events, message.event)
 			}
 		}
@@ -92,8 +97,8 @@ func receiveAppend(stream streams.Streams_AppendServer) (request appendRequest, 
 	return request, refused
 }
 
-// check refuses an event that cannot be stored; size is that of the append so far.
-func (m *appendMessage) check(size int) error {
+// check refuses an event that cannot be stored; the sizes are those of the append so far.
+func (m *appendMessage) check(size, stored int) error {
 	switch {
 	case !m.hasType || !m.hasContentType:
 		return missingMetadata()
@@ -101,6 +106,8 @@ func (m *appendMessage) check(size int) error {
 		return handlerFailure()
 	case size > maxAppendSize:
 		return appendTooLarge()
+	case stored > maxAppendStored:
+		return invalidTransaction()
 	}
 	return nil
 }
