@@ -37,7 +37,7 @@ func secure(next echo.HandlerFunc) echo.HandlerFunc {
 var (
 	corsMethods = strings.Join([]string{"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}, ", ")
 	corsHeaders = strings.Join([]string{
-		"Authorization", "Content-Type", "X-API-Key", "Idempotency-Key", "If-Match", "If-None-Match",
+		"Authorization", "Content-Type", "X-API-Key", "Idempotency-Key", "If-Match",
 		"X-Min-Position", "X-Request-Id", "Last-Event-ID",
 	}, ", ")
 	corsExposed = strings.Join([]string{

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
@@ -45,7 +46,7 @@ type system struct {
 	owner   *client
 	log     *safeBuffer
 
-	stopProjections func()
+	stopProjections, stopEventStore, dropDatabase func()
 }
 
 // mainTB lets fixtures of the whole package use helpers that want a test.
@@ -90,7 +91,7 @@ func newSystem(t testing.TB) *system {
 	node, err := embedded.Open(t.Context(), embedded.Options{Addr: "127.0.0.1:0", Logger: quiet})
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = node.Close() })
-	store, err := eventstore.Open(eventstore.Config{URL: node.ConnectionString(), CallTimeout: 30 * time.Second, Logger: quiet}, catalog.Registry())
+	store, err := eventstore.Open(eventstore.Config{URL: node.ConnectionString(), CallTimeout: 5 * time.Second, Logger: quiet}, catalog.Registry())
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = store.Close() })
 	keys, err := vault.DirStore(t.TempDir())
@@ -120,6 +121,18 @@ func newSystem(t testing.TB) *system {
 	})
 	require.NoError(t, err)
 	s := &system{handler: handler, views: views, runner: runner, log: &safeBuffer{}, stopProjections: stopProjections}
+	s.stopEventStore = func() { require.NoError(t, node.Close()) }
+	s.dropDatabase = func() {
+		config, err := pgx.ParseConfig(database)
+		require.NoError(t, err)
+		name := config.Database
+		config.Database = "postgres"
+		admin, err := pgx.ConnectConfig(context.Background(), config)
+		require.NoError(t, err)
+		_, err = admin.Exec(context.Background(), "drop database "+pgx.Identifier{name}.Sanitize()+" with (force)")
+		require.NoError(t, err)
+		require.NoError(t, admin.Close(context.Background()))
+	}
 	s.server, s.url = s.serve(t, Config{})
 	require.Eventually(t, func() bool {
 		builds, err := views.Builds(context.Background())
