@@ -13,7 +13,7 @@ BENCH_EVENTS ?= 1000000
 SHELL     := /bin/bash
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test check bench generate docker postgres compiler conformance fmt
+.PHONY: help run build test check bench generate prices docker postgres compiler fmt
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -52,6 +52,10 @@ bench: postgres ## Measure speed, each figure beside a baseline of the same run 
 	@$(GO) test -run '^$$' -bench Rebuild -benchtime 1x -timeout 30m ./projections
 	@echo && echo "the whole program: durable runs of three no-op steps"
 	@$(GO) test -run '^$$' -bench Runs -benchtime 1x -timeout 30m ./cmd/sparkops
+
+prices: ## Take the model prices anew from @pydantic/genai-prices (needs npm)
+	@dir=$$(mktemp -d) && cd $$dir && npm init -y >/dev/null && npm install --silent @pydantic/genai-prices@0.1.8 \
+	  && node $(CURDIR)/worker/llm/prices.cjs > $(CURDIR)/worker/llm/prices.json && rm -rf $$dir
 
 docker: ## Build the container image (needs Docker)
 	docker build --build-arg VERSION=$(VERSION) -t sparkops/control-plane:$(VERSION) .

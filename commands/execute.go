@@ -102,6 +102,9 @@ func execute[S State[S]](ctx context.Context, h *Handler, cmd Command[S]) (Recei
 				state = state.Evolve(event)
 			}
 			e.advance(h, stream, d.snap.revision, state, appended, req.commandID)
+			if h.Stored != nil {
+				h.Stored(stream, d.events)
+			}
 			return Receipt{Position: appended.Position, Revision: appended.Revision, At: now, Events: d.events}, nil
 		}
 		again, err := retryable(err, req, attempt)

@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/sparkops/control-plane/commands/expr"
+	"github.com/sparkops/control-plane/domain"
 	"github.com/sparkops/control-plane/eventstore"
 	"github.com/sparkops/control-plane/readmodels"
 	"github.com/sparkops/control-plane/readmodels/vault"
@@ -27,6 +28,10 @@ type Handler struct {
 
 	Secrets          Secrets
 	PersonalProjects bool // a newly registered user gets a project of its own
+
+	// Stored is told of every append of this handler, once it is durable, for
+	// short cuts within the process; it must return at once. nil: nobody.
+	Stored func(stream string, events []domain.Event)
 
 	Logger     *slog.Logger          // nil: slog.Default()
 	Registerer prometheus.Registerer // nil: no metrics

@@ -7,18 +7,22 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/sparkops/control-plane/commands"
 	"github.com/sparkops/control-plane/commands/expr"
+	"github.com/sparkops/control-plane/domain"
 	"github.com/sparkops/control-plane/domain/catalog"
+	"github.com/sparkops/control-plane/domain/run"
 	"github.com/sparkops/control-plane/eventstore"
 	"github.com/sparkops/control-plane/eventstore/embedded"
 	"github.com/sparkops/control-plane/readmodels"
 	"github.com/sparkops/control-plane/readmodels/postgres"
 	"github.com/sparkops/control-plane/readmodels/vault"
+	"github.com/sparkops/control-plane/worker"
 )
 
 // backends are what every command of ours stands on. They are opened in one
@@ -34,6 +38,24 @@ type backends struct {
 	notes         []string     // what the banner says about them
 	failed        <-chan error // an embedded part ended by itself
 	closers       []func(context.Context) error
+
+	worker atomic.Pointer[worker.Worker] // the built-in one, when it runs
+}
+
+// stored ends the built-in worker's work on a run as soon as this process has
+// ended the run; workers elsewhere learn of it by their next heartbeat.
+func (b *backends) stored(stream string, events []domain.Event) {
+	w := b.worker.Load()
+	category, id, _ := domain.SplitStream(stream)
+	if w == nil || category != run.Category {
+		return
+	}
+	for _, e := range events {
+		switch e.(type) {
+		case run.Cancelled, run.Failed, run.TimedOut:
+			w.Cancel(id)
+		}
+	}
 }
 
 // close closes everything in reverse order and reports every failure.
@@ -99,7 +121,7 @@ func openBackends(ctx context.Context, cfg Config, embeddedMode bool, clock func
 			JWT: []byte(keys.JWT), JWTPrevious: []byte(cfg.JWTPrevious), APIKey: []byte(keys.APIKey), Master: []byte(keys.Secrets),
 			AccessTTL: time.Duration(cfg.JWTExpiresIn), RefreshTTL: time.Duration(cfg.RefreshExpiresIn),
 		},
-		PersonalProjects: cfg.PersonalProjects, Logger: log, Registerer: metrics,
+		PersonalProjects: cfg.PersonalProjects, Stored: b.stored, Logger: log, Registerer: metrics,
 	})
 	return b, err
 }

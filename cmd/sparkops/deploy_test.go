@@ -99,9 +99,7 @@ func monitoredMetrics(t *testing.T) []string {
 		if strings.HasSuffix(name, ".json") {
 			require.True(t, json.Valid(data), name)
 		}
-		for _, found := range regexp.MustCompile(`sparkops_[a-z_]+`).FindAllString(string(data), -1) {
-			names = append(names, found)
-		}
+		names = append(names, regexp.MustCompile(`sparkops_[a-z_]+`).FindAllString(string(data), -1)...)
 	}
 	slices.Sort(names)
 	return slices.Compact(names)

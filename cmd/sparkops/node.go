@@ -157,6 +157,7 @@ func (n *node) run(ctx context.Context, api net.Listener, announce func(*node, n
 		if err != nil {
 			return err
 		}
+		n.backends.worker.Store(w)
 		group.Go(n.once(ctx, w.Run))
 	}
 	if api != nil {

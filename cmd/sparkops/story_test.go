@@ -115,6 +115,22 @@ func TestUserStory(t *testing.T) {
 		require.Equal(t, "RUN_ENDED", c.do(409, "POST", "/runs/"+c.do(201, "POST", "/runs/"+id+"/retry", nil)["retryOf"].(string)+"/resume", nil)["code"])
 	})
 
+	t.Run("a cancel reaches the worker at once", func(t *testing.T) {
+		long := c.do(201, "POST", "/workflows", object{
+			"name": "long", "projectId": project, "tags": []string{},
+			"definition": object{"nodes": []object{{"id": "sleep", "type": "tool", "tool": "builtin:sleep", "input": object{"duration": "5m"}}}, "edges": []object{}},
+		})["id"].(string)
+		id := c.do(201, "POST", "/runs", object{"workflow_id": long, "agent_id": agent, "env": "dev", "trigger": "manual", "input_data": object{}})["id"].(string)
+		running := func(want string) func() bool {
+			return func() bool { return strings.Contains(p.get("/metrics"), "\nsparkops_worker_running "+want+"\n") }
+		}
+		require.Eventually(t, running("1"), patience, 20*time.Millisecond)
+		cancelled := time.Now()
+		c.do(200, "PATCH", "/runs/"+id+"/cancel", nil)
+		require.Eventually(t, running("0"), patience, 20*time.Millisecond)
+		require.Less(t, time.Since(cancelled), 8*time.Second, "before the heartbeat of 10 s would have told it")
+	})
+
 	t.Run("an empty definition is the agent itself", func(t *testing.T) {
 		empty := c.do(201, "POST", "/workflows", object{"name": "empty", "projectId": project, "description": "", "tags": []string{}, "definition": object{}, "trigger_type": "manual"})["id"].(string)
 		id := c.do(201, "POST", "/runs", object{"workflow_id": empty, "agent_id": agent, "env": "dev", "trigger": "manual", "input_data": object{}})["id"].(string)

@@ -2,8 +2,11 @@ package tool
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
+	"net/url"
 	"reflect"
+	"strings"
 	"time"
 
 	"github.com/sparkops/control-plane/domain"
@@ -88,10 +91,31 @@ func (c Update) Decide(t Tool, _ time.Time) ([]domain.Event, error) {
 		return nil, err
 	}
 	spec, auth := c.Patch.On(t.Spec), domain.Or(c.AuthSealed, t.AuthSealed)
+	if c.AuthSealed == nil && t.AuthSealed != "" && host(spec) != host(t.Spec) {
+		return nil, domain.InvalidFields([]domain.Field{{
+			Field: "authConfig", Message: "must be sent again, or null: the stored credentials belong to the host that config.url named before",
+		}})
+	}
 	if auth == t.AuthSealed && reflect.DeepEqual(spec, t.Spec) {
 		return nil, nil
 	}
 	return []domain.Event{Updated{Version: t.Version + 1, Spec: spec, AuthSealed: auth}}, nil
+}
+
+// host returns the host a tool's credentials are bound to: that of its
+// config.url, with the port. "" where there is none.
+func host(s Spec) string {
+	var config struct {
+		URL string `json:"url"`
+	}
+	if json.Unmarshal(s.Config, &config) != nil {
+		return ""
+	}
+	u, err := url.Parse(config.URL)
+	if err != nil {
+		return ""
+	}
+	return strings.ToLower(u.Host)
 }
 
 // Delete takes the tool out of lists.

@@ -71,3 +71,26 @@ func TestDeletedIsNotFound(t *testing.T) {
 	domaintest.Given[tool.Tool](t, created).
 		When(tool.Create{ToolID: "t1", ProjectID: "p1"}, now).ThenError(domain.Conflict, "TOOL_EXISTS")
 }
+
+func TestCredentialsStayWithTheirHost(t *testing.T) {
+	t.Parallel()
+	spec := tool.Default()
+	spec.Name, spec.Kind, spec.Config = "search", "http", json.RawMessage(`{"url":"https://api.example.com/v1"}`)
+	given := domaintest.Given[tool.Tool](t, tool.Created{ToolID: "t1", ProjectID: "p1", Spec: spec, AuthSealed: "sealed"})
+
+	path := spec
+	path.Config = json.RawMessage(`{"url":"https://API.example.com/v2"}`)
+	given.When(tool.Update{ToolID: "t1", Patch: patch(t, `{"config":{"url":"https://API.example.com/v2"}}`)}, now).
+		Then(tool.Updated{Version: 2, Spec: path, AuthSealed: "sealed"})
+
+	elsewhere := patch(t, `{"config":{"url":"https://thief.example.net/v1"}}`)
+	given.When(tool.Update{ToolID: "t1", Patch: elsewhere}, now).ThenInvalid("authConfig")
+	given.When(tool.Update{ToolID: "t1", Patch: patch(t, `{"config":null}`)}, now).ThenInvalid("authConfig")
+
+	moved := spec
+	moved.Config = json.RawMessage(`{"url":"https://thief.example.net/v1"}`)
+	given.When(tool.Update{ToolID: "t1", Patch: elsewhere, AuthSealed: ptr("new")}, now).
+		Then(tool.Updated{Version: 2, Spec: moved, AuthSealed: "new"})
+	given.When(tool.Update{ToolID: "t1", Patch: elsewhere, AuthSealed: ptr("")}, now).
+		Then(tool.Updated{Version: 2, Spec: moved})
+}
