@@ -79,6 +79,13 @@ func openBackends(ctx context.Context, cfg Config, embeddedMode bool, clock func
 			err = errors.Join(err, b.close(context.WithoutCancel(ctx)))
 		}
 	}()
+	if embeddedMode {
+		// Postgres runs as another user when we are root: it must be able to
+		// reach its folder, but not to list ours.
+		if err := os.MkdirAll(cfg.DataDir, 0o711); err != nil {
+			return b, fmt.Errorf("make the data directory: %w", err)
+		}
+	}
 	keys, err := b.secrets(cfg, embeddedMode)
 	if err != nil {
 		return b, err
@@ -144,11 +151,6 @@ func (b *backends) secrets(cfg Config, embeddedMode bool) (secrets, error) {
 // startEmbedded starts the event store node and the private Postgres, each
 // unless an address of another is configured.
 func (b *backends) startEmbedded(ctx context.Context, cfg Config, log *slog.Logger, metrics prometheus.Registerer) error {
-	// Postgres runs as another user when we are root: it must be able to reach
-	// its folder, but not to list ours.
-	if err := os.MkdirAll(cfg.DataDir, 0o711); err != nil {
-		return fmt.Errorf("make the data directory: %w", err)
-	}
 	if b.eventStoreURL == "" {
 		addr, moved, err := freePort("127.0.0.1", cfg.EventStorePort, cfg.set["EVENTSTORE_PORT"], "EVENTSTORE_PORT")
 		if err != nil {
