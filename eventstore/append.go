@@ -118,7 +118,7 @@ func (s *Store) attempts(ctx context.Context, stream string, expected Revision, 
 			// was named is gone: not too often, while they elect another.
 			_ = sleep(ctx, leaderPause)
 		}
-		if n < appendAttempts && ctx.Err() == nil {
+		if n < appendAttempts && ctx.Err() == nil && !unconnected(err) {
 			continue
 		}
 		if unknown {
@@ -159,12 +159,6 @@ func (s *Store) send(ctx context.Context, stream string, expected Revision, even
 	}
 	return Appended{Position: result.CommitPosition, Revision: Revision(result.NextExpectedVersion)}, nil
 }
-
-// notSentError is any reason not to have a connection.
-type notSentError struct{ cause error }
-
-func (e *notSentError) Error() string { return e.cause.Error() }
-func (e *notSentError) Unwrap() error { return e.cause }
 
 // afterConflict looks at what is behind a conflict met by a second attempt: our
 // own first one, or somebody else. Our events can only be right after the

@@ -29,6 +29,19 @@ const (
 	oversized              // larger than the server takes
 )
 
+// notSentError is any reason not to have a connection.
+type notSentError struct{ cause error }
+
+func (e *notSentError) Error() string { return e.cause.Error() }
+func (e *notSentError) Unwrap() error { return e.cause }
+
+// unconnected reports whether there was no connection, after trying as often
+// as the URL says: no reason to begin again at once.
+func unconnected(err error) bool {
+	var unsent *notSentError
+	return errors.As(err, &unsent)
+}
+
 // causeOf does what esdb.FromError should: it looks through wrapped errors.
 func causeOf(err error) cause {
 	if c, known := libraryCause(err); known {
@@ -65,9 +78,8 @@ func causeOf(err error) cause {
 func libraryCause(err error) (cause, bool) {
 	var panicked *panicError
 	var known *esdb.Error
-	var unsent *notSentError
 	switch {
-	case errors.As(err, &unsent):
+	case unconnected(err):
 		return refused, true
 	case errors.As(err, &panicked), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, errStalled):
 		return lost, true

@@ -136,7 +136,7 @@ func (s *Store) finishRead(kind, what string, err error) error {
 func (s *Store) resume(ctx context.Context, once func(progressed func()) error) error {
 	for failures := 0; ; failures++ {
 		err := once(func() { failures = 0 })
-		if err == nil || isHandlerError(err) || failures > 0 || ctx.Err() != nil {
+		if err == nil || isHandlerError(err) || failures > 0 || ctx.Err() != nil || unconnected(err) {
 			return err
 		}
 		if c := causeOf(err); c != refused && c != lost {
