@@ -72,6 +72,9 @@ func New(ctx context.Context, r Runner) (*Runner, error) {
 		return nil, errors.New("projections: the database address is no valid Postgres connection string")
 	}
 	config.MaxConns = controlConns
+	if config.ConnConfig.ConnectTimeout == 0 {
+		config.ConnConfig.ConnectTimeout = leaseTime
+	}
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
 		return nil, fmt.Errorf("projections: open the database: %w", err)

@@ -392,6 +392,7 @@ func TestErasedPeople(t *testing.T) {
 	_, err = v.UserByID(t.Context(), "u")
 	require.ErrorIs(t, err, broken)
 	require.Empty(t, domain.KindOf(err))
+	require.NoError(t, b.views.Refresh(t.Context()))
 	u, err = b.views.UserByID(t.Context(), "u")
 	require.NoError(t, err)
 	require.Equal(t, "[erased]", u.Name, "without a vault")

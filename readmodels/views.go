@@ -51,8 +51,9 @@ type liveBuilds struct {
 }
 
 const (
-	defaultConns = 16
-	infraConns   = 4
+	defaultConns   = 16
+	infraConns     = 4
+	connectTimeout = 5 * time.Second // where the address names none
 )
 
 // Open returns Views on a database that Migrate has prepared. It does not wait
@@ -69,6 +70,9 @@ func Open(ctx context.Context, databaseURL string, o Options) (*Views, error) {
 	config, err := pgxpool.ParseConfig(databaseURL)
 	if err != nil {
 		return nil, fmt.Errorf("read the database address: %w", hideURL(err))
+	}
+	if config.ConnConfig.ConnectTimeout == 0 {
+		config.ConnConfig.ConnectTimeout = connectTimeout
 	}
 	infra := config.Copy()
 	infra.MaxConns = infraConns
