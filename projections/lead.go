@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -38,6 +39,7 @@ type leader struct {
 	position uint64    // checkpoint, as committed
 	failedTo uint64    // end of a batch that failed: up to there events go one by one
 	tried    time.Time // to make the build live
+	analyzed bool      // so that queries on the new tables are planned well
 
 	once    bool                  // stop when the build is live
 	observe func(position uint64) // told of every checkpoint; may be nil
@@ -383,12 +385,26 @@ func (l *leader) finish(ctx context.Context, conn *pgx.Conn, caughtUp bool, queu
 		return false, nil
 	}
 	l.tried = time.Now()
-	ahead, err := l.runner.builds.promote(ctx, l.p, l.lease)
-	if err != nil {
-		return false, fmt.Errorf("make the build live: %w", err)
+	if !l.analyzed && l.position > 0 {
+		if err := analyze(ctx, conn); err != nil {
+			return false, fmt.Errorf("gather statistics: %w", err)
+		}
+		l.analyzed = true
 	}
-	if ahead > 0 {
-		return false, l.pass(ctx, conn, ahead)
+	for {
+		ahead, err := l.runner.builds.promote(ctx, l.p, l.lease)
+		if err != nil {
+			return false, fmt.Errorf("make the build live: %w", err)
+		}
+		if ahead == 0 {
+			break
+		}
+		if err := l.pass(ctx, conn, ahead); err != nil {
+			return false, err
+		}
+		if l.position < ahead {
+			return false, nil // events are still to come
+		}
 	}
 	l.state = live
 	l.runner.Logger.InfoContext(ctx, "projection: build is live", "projection", l.p.Name, "schema", l.lease.schema, "position", l.position)
@@ -398,6 +414,20 @@ func (l *leader) finish(ctx context.Context, conn *pgx.Conn, caughtUp bool, queu
 		}
 	}
 	return l.once, nil
+}
+
+// analyze lets Postgres gather statistics about the tables of a build.
+func analyze(ctx context.Context, conn *pgx.Conn) error {
+	found, err := conn.Query(ctx, `select quote_ident(tablename) from pg_tables where schemaname = current_schema()`)
+	if err != nil {
+		return err
+	}
+	tables, err := pgx.CollectRows(found, pgx.RowTo[string])
+	if err != nil {
+		return err
+	}
+	_, err = conn.Exec(ctx, "analyze "+strings.Join(tables, ", "))
+	return err
 }
 
 // nudge asks the leader to look whether it has passed a position. It may be
