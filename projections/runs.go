@@ -1,6 +1,7 @@
 package projections
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -78,6 +79,9 @@ type stepPatch struct {
 	usage                    domain.Usage // added
 	cost                     domain.Nanos // added
 }
+
+// defaultQueue is the queue of steps that name none.
+const defaultQueue = "default"
 
 func newRunsFold() Applier {
 	return &runsFold{runs: map[string]*runPatch{}, steps: map[stepKey]*stepPatch{}}
@@ -185,7 +189,7 @@ func (f *runsFold) applyOpen(id string, event any, position int64) {
 		s := f.step(id, e.Step)
 		s.describe(e.Node, e.Idx, e.Type, e.Name, e.Attempt)
 		s.become(run.StepReady)
-		s.queue, s.priority = optional(e.Queue), &e.Priority
+		s.queue, s.priority = optional(cmp.Or(e.Queue, defaultQueue)), &e.Priority
 		s.notBefore, s.readyPosition = &e.NotBefore, &position
 		s.dueAt(&e.StartBy)
 		if s.input == nil && s.inputFrom == nil {

@@ -35,12 +35,16 @@ const unclaimed = `not exists (
 
 const claimReadyTasks = `
 with ready as (
-	select ` + taskColumns + `
-	from run_steps t
-	where t.state = 'ready' and not t.held and t.queue = any($2) and t.not_before <= $3 and ` + unclaimed + `
-	order by t.priority desc, t.not_before, t.ready_position, t.step
+	select t.* from unnest($2::text[]) as q (queue) cross join lateral (
+		select ` + taskColumns + `
+		from run_steps t
+		where t.state = 'ready' and not t.held and t.queue = q.queue and t.not_before <= $3 and ` + unclaimed + `
+		order by t.priority desc, t.not_before, t.ready_position
+		limit $4
+		for update of t skip locked
+	) t
+	order by t.priority desc, t.not_before, t.position
 	limit $4
-	for update of t skip locked
 ), claimed as (
 	insert into sparkops.task_claims as c (run_id, step, position, worker, until)
 	select run_id, step, position, $1, clock_timestamp() + $5::interval from ready
@@ -50,7 +54,7 @@ with ready as (
 	returning run_id, step
 )
 select ready.*, r.project_id from ready join claimed using (run_id, step) join runs r on r.id = ready.run_id
-order by priority desc, not_before, position, step`
+order by priority desc, not_before, position`
 
 // ClaimReadyTasks returns up to max tasks of the queues that are ready at now,
 // the highest priority and then the oldest first, and keeps them from other

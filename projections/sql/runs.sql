@@ -41,7 +41,7 @@ create index on runs (project_id, started_at desc, id desc);
 create index on runs (workflow_id, started_at desc, id desc);
 create index on runs (agent_id, started_at desc, id desc);
 create index on runs (deadline) where status in ('queued', 'running') and not paused;
-create index on runs (status, project_id) where status in ('queued', 'running');
+create index on runs (status, started_at desc, id desc);
 create index on runs (retry_of) where retry_of is not null;
 
 -- A step is also the task a worker leases (while it is ready) and a timer
