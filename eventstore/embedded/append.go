@@ -409,10 +409,8 @@ func (l *eventLog) writeMetadataLocked(meta, e *entry, data []byte) error {
 // writeEventsLocked adds events to the open group and returns the position of the last one.
 func (l *eventLog) writeEventsLocked(e *entry, events []proposed) (position uint64, err error) {
 	created := ticks(l.now())
-	hash := hashStream(e.stream)
 	for i := range events {
-		position, err = l.writeEventLocked(e.stream, hash, e.tentative.last+1, created, &events[i])
-		if err != nil {
+		if position, err = l.writeEventLocked(e.stream, e.tentative.last+1, created, &events[i]); err != nil {
 			// Storage batches live in memory and do not refuse writes.
 			return 0, fmt.Errorf("add event to batch: %w", err)
 		}
@@ -422,7 +420,7 @@ func (l *eventLog) writeEventsLocked(e *entry, events []proposed) (position uint
 	return position, nil
 }
 
-func (l *eventLog) writeEventLocked(stream string, hash uint64, revision, created int64, p *proposed) (uint64, error) {
+func (l *eventLog) writeEventLocked(stream string, revision, created int64, p *proposed) (uint64, error) {
 	g, position := l.open, l.next
 	if need := recordSize(stream, p); cap(l.arena)-len(l.arena) < need {
 		l.arena = make([]byte, 0, max(arenaChunk, need))
@@ -430,25 +428,10 @@ func (l *eventLog) writeEventLocked(stream string, hash uint64, revision, create
 	start := len(l.arena)
 	l.arena = appendRecord(l.arena, stream, revision, position, created, p)
 	value := l.arena[start:len(l.arena):len(l.arena)]
-
-	keys := appendEventKey(l.scratch[:0], position)
-	if err := g.batch.Set(keys, value, nil); err != nil {
+	l.scratch = appendEventKey(l.scratch[:0], position)
+	if err := g.batch.Set(l.scratch, value, nil); err != nil {
 		return 0, err
 	}
-	keys = appendIndexKey(keys[:0], stream, revision)
-	split := len(keys)
-	keys = appendIndexValue(keys, position, p.id)
-	if err := g.batch.Set(keys[:split], keys[split:], nil); err != nil {
-		return 0, err
-	}
-	keys = appendIDKey(keys[:0], hash, p.id)
-	split = len(keys)
-	keys = binary.BigEndian.AppendUint64(keys, uint64(revision))
-	if err := g.batch.Set(keys[:split], keys[split:], nil); err != nil {
-		return 0, err
-	}
-	l.scratch = keys
-
 	g.records = append(g.records, record{
 		position: position, revision: revision, created: created, id: p.id,
 		stream: stream, eventType: p.eventType, wire: value[recordHeaderSize:],

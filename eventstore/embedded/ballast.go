@@ -24,8 +24,8 @@ func newBallast(fs vfs.FS, dir string, logger *slog.Logger) *ballast {
 	return &ballast{fs: fs, path: fs.PathJoin(dir, "BALLAST"), logger: logger}
 }
 
-// guard returns the file system through which storage is to write.
-func (b *ballast) guard() vfs.FS { return vfs.OnDiskFull(b.fs, b.release) }
+// guard returns a file system that releases the ballast when fs is full, and then tries again.
+func (b *ballast) guard(fs vfs.FS) vfs.FS { return vfs.OnDiskFull(fs, b.release) }
 
 // hold takes the space unless it is taken.
 func (b *ballast) hold() error {

@@ -44,7 +44,7 @@ func openTestLog(t *testing.T, fs vfs.FS) *eventLog {
 	}
 	space.refresh()
 	l, err := openLog(logOptions{
-		dir: "data", cacheBytes: 1 << 20, memTable: 64 << 10, // flushes and compactions take part in crashes
+		dir: "data", fs: fs, cacheBytes: 1 << 20, prefill: 4 << 10, memTable: 64 << 10, // flushes and compactions take part in crashes
 		logger: logger, now: time.Now, metrics: m, space: space,
 		fatal: func(msg string) { t.Errorf("fatal: %s", msg) },
 	})
@@ -333,7 +333,7 @@ func TestUnknownLayout(t *testing.T) {
 	require.NoError(t, db.Set(formatKey(), []byte("2"), pebble.Sync))
 	require.NoError(t, db.Close())
 	_, err = openLog(logOptions{
-		dir: "data", memTable: 1 << 20, logger: slog.New(slog.DiscardHandler), metrics: newMetrics(),
+		dir: "data", fs: fs, memTable: 1 << 20, logger: slog.New(slog.DiscardHandler), metrics: newMetrics(),
 		space: &diskSpace{ballast: newBallast(fs, "data", nil)}, now: time.Now, fatal: func(string) {},
 	})
 	require.ErrorContains(t, err, `the log has layout version "2", this program reads version "1"`)

@@ -2,6 +2,7 @@ package embedded
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 // eventLog is the durable log with its indexes.
@@ -69,13 +71,14 @@ type group struct {
 	bytes   int
 	appends int
 	done    chan struct{} // closed once the group is durable and visible
-	scratch []byte
 }
 
 type logOptions struct {
 	dir        string
+	fs         vfs.FS
 	cacheBytes int64
 	memTable   uint64
+	prefill    int64 // see prefillFS
 	logger     *slog.Logger
 	fatal      func(msg string)
 	now        func() time.Time
@@ -231,13 +234,8 @@ func (l *eventLog) take() (g *group, shut bool) {
 
 // commit makes a group durable and then visible. It reports false when the storage failed.
 func (l *eventLog) commit(g *group) bool {
-	for i, e := range g.touched {
-		g.scratch = appendHeadKey(g.scratch[:0], e.stream)
-		split := len(g.scratch)
-		g.scratch = g.heads[i].encode(g.scratch)
-		if err := g.batch.Set(g.scratch[:split], g.scratch[split:], nil); err != nil {
-			return l.abandon(err)
-		}
+	if err := g.index(); err != nil {
+		return l.abandon(err)
 	}
 	begin := time.Now()
 	if err := l.db.Apply(g.batch, pebble.Sync); err != nil {
@@ -266,6 +264,39 @@ func (l *eventLog) commit(g *group) bool {
 		l.logger.Warn("release batch", "error", err)
 	}
 	return true
+}
+
+// index adds the heads and indexes to the batch. They follow the events, one kind after the other, because storage
+// inserts neighbouring keys faster.
+func (g *group) index() error {
+	key := make([]byte, 0, 256)
+	for i, e := range g.touched {
+		key = appendHeadKey(key[:0], e.stream)
+		split := len(key)
+		key = g.heads[i].encode(key)
+		if err := g.batch.Set(key[:split], key[split:], nil); err != nil {
+			return fmt.Errorf("add head to batch: %w", err)
+		}
+	}
+	for i := range g.records {
+		r := &g.records[i]
+		key = appendIDKey(key[:0], hashStream(r.stream), r.id)
+		split := len(key)
+		key = binary.BigEndian.AppendUint64(key, uint64(r.revision))
+		if err := g.batch.Set(key[:split], key[split:], nil); err != nil {
+			return fmt.Errorf("add id to batch: %w", err)
+		}
+	}
+	for i := range g.records {
+		r := &g.records[i]
+		key = appendIndexKey(key[:0], r.stream, r.revision)
+		split := len(key)
+		key = appendIndexValue(key, r.position, r.id)
+		if err := g.batch.Set(key[:split], key[split:], nil); err != nil {
+			return fmt.Errorf("add index to batch: %w", err)
+		}
+	}
+	return nil
 }
 
 // abandon is reached when storage refused a commit without ending the process itself: what was checked against the

@@ -59,6 +59,8 @@ type Options struct {
 	Fatal      func(code int, msg string)
 	Registerer prometheus.Registerer // may be nil
 	Now        func() time.Time      // default time.Now
+
+	prefill int64 // step by which log files are filled ahead; 0 for file systems other than the machine's
 }
 
 func (o *Options) setDefaults() {
@@ -66,9 +68,9 @@ func (o *Options) setDefaults() {
 		o.Addr = defaultAddr
 	}
 	if o.FS == nil {
-		o.FS = vfs.Default
+		o.FS, o.prefill = vfs.Default, defaultPrefill
 		if o.Dir == "" {
-			o.FS = vfs.NewMem()
+			o.FS, o.prefill = vfs.NewMem(), 0
 		}
 	}
 	if o.Dir == "" {
@@ -156,7 +158,7 @@ func open(ctx context.Context, o Options, lock *pebble.Lock) (*Node, error) {
 	space.refresh()
 	var once sync.Once
 	log, err := openLog(logOptions{
-		dir: o.Dir, cacheBytes: o.CacheBytes, memTable: defaultMemTable, lock: lock,
+		dir: o.Dir, fs: o.FS, cacheBytes: o.CacheBytes, memTable: defaultMemTable, prefill: o.prefill, lock: lock,
 		logger: o.Logger, now: o.Now, metrics: m, space: space,
 		fatal: func(msg string) { once.Do(func() { o.Fatal(fatalExitCode, msg) }) },
 	})

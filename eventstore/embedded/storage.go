@@ -41,7 +41,7 @@ func openStorage(o logOptions, fail func()) (*pebble.DB, error) {
 		select {}
 	}}
 	options := &pebble.Options{
-		FS:                          o.space.ballast.guard(),
+		FS:                          o.space.ballast.guard(prefillFS{FS: o.fs, step: o.prefill}),
 		Lock:                        o.lock,
 		Logger:                      logger,
 		FormatMajorVersion:          pebble.FormatNewest,
