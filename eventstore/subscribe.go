@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"math/rand/v2"
 	"strings"
@@ -35,6 +36,10 @@ const (
 
 	firstReconnect = 50 * time.Millisecond
 	maxReconnect   = 5 * time.Second
+
+	// warnPause is the time between two warnings of one subscription, however
+	// often it is lost in between.
+	warnPause = 30 * time.Second
 )
 
 // Subscribe hands the events of the log to handle, one after the other, and
@@ -90,6 +95,7 @@ type subscription struct {
 
 func (s *subscription) run(ctx context.Context) error {
 	pause := firstReconnect
+	var warned time.Time
 	for connects := 0; ; connects++ {
 		if connects > 0 {
 			s.metrics.reconnects.Inc()
@@ -102,7 +108,11 @@ func (s *subscription) run(ctx context.Context) error {
 		if s.alive {
 			pause = firstReconnect
 		}
-		s.store.logger.Warn("event store: subscription lost, connecting again", "subscription", s.options.Name, "after", s.last, "pause", pause, "error", err)
+		level := slog.LevelDebug
+		if time.Since(warned) > warnPause {
+			level, warned = slog.LevelWarn, time.Now()
+		}
+		s.store.logger.Log(ctx, level, "event store: subscription lost, connecting again", "subscription", s.options.Name, "after", s.last, "pause", pause, "error", err)
 		if err := sleep(ctx, pause/2+rand.N(pause)); err != nil {
 			return err
 		}

@@ -17,6 +17,7 @@ const (
 	timerPause     = 20 * time.Millisecond  // between two rounds
 	advancedRecent = 500 * time.Millisecond // for the read model to show what was decided
 	advancedFailed = 5 * time.Second
+	warnPause      = 10 * time.Second // between two warnings about what passes by itself
 	housekeeping   = time.Minute
 )
 
@@ -32,6 +33,9 @@ type timers struct {
 	// asked holds the timers that were acted on a moment ago, until when they
 	// are left alone: the read model may still show them.
 	asked map[readmodels.Timer]time.Time
+
+	mu     sync.Mutex
+	warned time.Time // guarded by mu: the last warning that a run could not be advanced for a while
 }
 
 // run acts on timers until ctx ends or wake fails.
@@ -145,12 +149,26 @@ func (t *timers) advance(ctx context.Context, runID string) time.Duration {
 	case ctx.Err() != nil:
 	default:
 		t.s.metrics.advance.WithLabelValues("failed").Inc()
-		t.s.Logger.WarnContext(ctx, "timers: a run could not be advanced", "run", runID, "error", err)
 		if !passes(err) {
+			t.s.Logger.WarnContext(ctx, "timers: a run could not be advanced", "run", runID, "error", err)
 			return advancedFailed
+		}
+		if t.mayWarn() { // a dependency is down for every run alike
+			t.s.Logger.WarnContext(ctx, "timers: runs cannot be advanced, trying again", "run", runID, "error", err)
 		}
 	}
 	return advancedRecent
+}
+
+// mayWarn says yes once in a while.
+func (t *timers) mayWarn() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if time.Since(t.warned) < warnPause {
+		return false
+	}
+	t.warned = time.Now()
+	return true
 }
 
 // clean removes what nobody needs any more from the read side's own tables.
