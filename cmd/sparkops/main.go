@@ -68,7 +68,7 @@ the Postgres binaries, and every run can be replayed event by event.`,
 	bindFlags(root.PersistentFlags())
 	root.AddCommand(
 		devCommand(), serveCommand(), eventstoreCommand(), mockLLMCommand(),
-		migrateCommand(), projectionsCommand(), replayCommand(), userCommand(),
+		migrateCommand(), projectionsCommand(), processesCommand(), replayCommand(), userCommand(),
 		openapiCommand(), doctorCommand(), versionCommand(), docsCommand(),
 	)
 	return root
