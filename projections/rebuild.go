@@ -3,6 +3,8 @@ package projections
 import (
 	"context"
 	"fmt"
+
+	"github.com/sparkops/control-plane/domain"
 )
 
 // Progress says how far long work is: the position it has reached and the end
@@ -35,7 +37,11 @@ func (r *Runner) Rebuild(ctx context.Context, name string, progress func(Progres
 		progress(Progress{Head: head})
 		l.observe = func(position uint64) { progress(Progress{Position: position, Head: max(head, position)}) }
 	}
-	if err := r.conduct(ctx, l); err != nil {
+	err = r.conduct(ctx, l)
+	if isLost(err) {
+		err = domain.Fail(domain.Conflict, "REBUILD_TAKEN_OVER", "Another node took the rebuild over and finishes it.")
+	}
+	if err != nil {
 		return fmt.Errorf("rebuild %s: %w", name, err)
 	}
 	return nil

@@ -309,6 +309,33 @@ func TestEverythingIsBuiltAgainAfterPostgresLostItsData(t *testing.T) {
 	require.Equal(t, 2, p.agents(t))
 }
 
+// Every connection to Postgres breaks again and again; nothing is lost or
+// applied twice.
+func TestBrokenConnections(t *testing.T) {
+	t.Parallel()
+	p := newPlane(t)
+	r := p.runner(t, projections.Runner{Views: p.views})
+	start(t, r)
+	for round := range 4 {
+		for i := range 20 {
+			_, position := p.addAgent(t, "p1", fmt.Sprint(i))
+			if i == 10 {
+				p.waitFor(t, position, "agents")
+				exec(t, p.database, `select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()`)
+			}
+		}
+		_, position := p.addAgent(t, "p1", "last")
+		p.waitFor(t, position, "agents")
+		require.Eventually(t, func() bool {
+			found, err := p.views.Agents(t.Context(), everything, readmodels.AgentFilter{}, readmodels.Page{Size: 1})
+			return err == nil && found.Total == (round+1)*21
+		}, patience, 10*time.Millisecond)
+	}
+	report, err := r.Verify(t.Context(), "agents", nil)
+	require.NoError(t, err)
+	require.Zero(t, report.Total)
+}
+
 func TestVerifyFindsDifferences(t *testing.T) {
 	t.Parallel()
 	p := newPlane(t)
