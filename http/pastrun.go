@@ -141,7 +141,7 @@ func (s *Server) stepsAt(ctx context.Context, id string, at commands.Moment, all
 func pastStep(r run.Run, s run.Step, now time.Time) readmodels.Step {
 	view := readmodels.Step{
 		ID: r.ID() + ":" + s.Step, RunID: r.ID(), Step: s.Step, Node: s.Node, Idx: s.Idx, Type: s.Type, Kind: s.Type, Name: s.Name,
-		Status: stepStatus(s), Success: s.Status != run.StepFail, Attempt: s.Attempt, Worker: s.Worker,
+		Status: stepStatus(r, s), Success: s.Status != run.StepFail, Attempt: s.Attempt, Worker: s.Worker,
 		Request: domain.Canonical(r.StepInput(s)), Response: domain.Canonical(s.Output),
 		TokensPrompt: s.Usage.Prompt(), TokensCompletion: s.Usage.Completion(), CostNanos: s.Cost, USDCost: s.Cost.USD(),
 	}
@@ -150,6 +150,10 @@ func pastStep(r run.Run, s run.Step, now time.Time) readmodels.Step {
 	}
 	if s.Failure != nil {
 		view.ErrorCode, view.ErrorMessage = &s.Failure.Code, &s.Failure.Message
+	}
+	if view.Status == stepCancelled {
+		code, message := "CANCELLED", "The run ended before the step did."
+		view.Success, view.ErrorCode, view.ErrorMessage = false, &code, &message
 	}
 	if !s.StartedAt.IsZero() {
 		end := now
@@ -162,10 +166,15 @@ func pastStep(r run.Run, s run.Step, now time.Time) readmodels.Step {
 	return view
 }
 
-func stepStatus(s run.Step) string {
+// stepCancelled is the status of a step that its run's end cut off.
+const stepCancelled = "cancelled"
+
+func stepStatus(r run.Run, s run.Step) string {
 	switch {
 	case s.Status == run.StepDone || s.Status == run.StepFail || s.Status == run.StepSkip:
 		return string(s.Status)
+	case r.Ended():
+		return stepCancelled
 	case s.StartedAt.IsZero():
 		return "queued"
 	default:
