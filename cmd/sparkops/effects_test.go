@@ -17,10 +17,12 @@ type effects struct {
 	mu    sync.Mutex
 	calls map[string]int      // by idempotency key: how often it was asked
 	steps map[string][]string // by "label": the distinct keys that did something
+	asked map[string]int      // by "label": how often it was asked
+	held  chan struct{}       // calls are answered once it is closed; nil: at once
 }
 
 func newEffects(t testing.TB) *effects {
-	e := &effects{calls: map[string]int{}, steps: map[string][]string{}}
+	e := &effects{calls: map[string]int{}, steps: map[string][]string{}, asked: map[string]int{}}
 	e.Server = httptest.NewServer(http.HandlerFunc(e.serve))
 	t.Cleanup(e.Close)
 	return e
@@ -42,10 +44,19 @@ func (e *effects) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	e.mu.Lock()
 	e.calls[key]++
+	e.asked[input.Label]++
 	if e.calls[key] == 1 {
 		e.steps[input.Label] = append(e.steps[input.Label], key)
 	}
+	held := e.held
 	e.mu.Unlock()
+	if held != nil {
+		select {
+		case <-held:
+		case <-r.Context().Done():
+			return
+		}
+	}
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(map[string]any{"done": input.Label})
 }
@@ -55,4 +66,26 @@ func (e *effects) done(label string) int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return len(e.steps[label])
+}
+
+// times returns how many times the labelled effect was asked for.
+func (e *effects) times(label string) int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.asked[label]
+}
+
+// hold keeps answers back, after the effect took place, until release is
+// called.
+func (e *effects) hold() (release func()) {
+	held := make(chan struct{})
+	e.mu.Lock()
+	e.held = held
+	e.mu.Unlock()
+	return sync.OnceFunc(func() {
+		e.mu.Lock()
+		e.held = nil
+		e.mu.Unlock()
+		close(held)
+	})
 }

@@ -183,8 +183,8 @@ type object = map[string]any
 // errTransport marks an answer that never came: the server was killed.
 var errTransport = errors.New("no answer")
 
-// try sends one request; the status is 0 when there was no whole answer.
-func (c *client) try(method, path string, body any, headers ...string) (int, []byte, error) {
+// send makes one request and returns the whole answer.
+func (c *client) send(method, path string, body any, headers ...string) (*http.Response, []byte, error) {
 	var reader io.Reader
 	if body != nil {
 		data, err := json.Marshal(body)
@@ -193,7 +193,10 @@ func (c *client) try(method, path string, body any, headers ...string) (int, []b
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, method, c.base+"/api/v1"+path, reader)
+	if !strings.HasPrefix(path, "/debug/") {
+		path = "/api/v1" + path
+	}
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, reader)
 	require.NoError(c.t, err)
 	req.Header.Set("Content-Type", "application/json")
 	if c.token != "" {
@@ -204,12 +207,21 @@ func (c *client) try(method, path string, body any, headers ...string) (int, []b
 	}
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return 0, nil, errors.Join(errTransport, err)
+		return nil, nil, errors.Join(errTransport, err)
 	}
 	defer res.Body.Close()
 	data, err := io.ReadAll(res.Body)
 	if err != nil {
-		return 0, nil, errors.Join(errTransport, err)
+		return nil, nil, errors.Join(errTransport, err)
+	}
+	return res, data, nil
+}
+
+// try sends one request; the status is 0 when there was no whole answer.
+func (c *client) try(method, path string, body any, headers ...string) (int, []byte, error) {
+	res, data, err := c.send(method, path, body, headers...)
+	if err != nil {
+		return 0, nil, err
 	}
 	return res.StatusCode, data, nil
 }
