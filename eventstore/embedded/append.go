@@ -5,10 +5,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/cockroachdb/pebble/v2"
-	"github.com/google/uuid"
 )
 
 var errDiskFull = errors.New("disk is almost full")
@@ -323,133 +321,6 @@ func (op *appendOp) readMetadata(revision int64, unpublished *group) func(contex
 	}
 }
 
-// deleteStream hides all events of a stream by metadata that replaces what was there.
-func (l *eventLog) deleteStream(ctx context.Context, stream string, want expectation) (outcome, error) {
-	e, err := l.acquire(ctx, stream)
-	if err != nil {
-		return outcome{}, err
-	}
-	defer l.release(e)
-	meta, err := l.acquire(ctx, metastreamPrefix+stream)
-	if err != nil {
-		return outcome{}, err
-	}
-	defer l.release(meta)
-	return l.deletion(ctx, e, func() (outcome, error) {
-		status := checkDelete(e.tentative, want)
-		if status != verdictWrite {
-			return refusal(status, e), nil
-		}
-		position := l.next
-		err := l.writeMetadataLocked(meta, e, withTruncateBefore(nil, softDeleted))
-		return outcome{last: e.tentative.last, position: position, group: l.open}, err
-	})
-}
-
-// tombstone ends a stream for ever.
-func (l *eventLog) tombstone(ctx context.Context, stream string, want expectation) (outcome, error) {
-	e, err := l.acquire(ctx, stream)
-	if err != nil {
-		return outcome{}, err
-	}
-	defer l.release(e)
-	return l.deletion(ctx, e, func() (outcome, error) {
-		status := checkTombstone(e.tentative, want)
-		if status != verdictWrite {
-			return refusal(status, e), nil
-		}
-		e.tentative.last = tombstoneRevision - 1
-		position, err := l.writeEventsLocked(e, []proposed{{id: newEventID(), eventType: tombstoneEvent}})
-		return outcome{last: e.tentative.last, position: position, group: l.open}, err
-	})
-}
-
-// deletion runs decide under the lock when the log takes writes, and waits for its result to be published.
-func (l *eventLog) deletion(ctx context.Context, e *entry, decide func() (outcome, error)) (outcome, error) {
-	out, err := func() (outcome, error) {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		if l.shut {
-			return outcome{}, errShutdown
-		}
-		if !l.space.enough() {
-			return outcome{}, errDiskFull
-		}
-		out, err := decide()
-		if out.group == l.open {
-			l.signal()
-		}
-		return out, err
-	}()
-	if err != nil {
-		return outcome{}, err
-	}
-	return out, l.wait(ctx, out.group)
-}
-
-func refusal(v verdict, e *entry) outcome {
-	status := outcomeWrong
-	if v == verdictDeleted {
-		status = outcomeDeleted
-	}
-	return outcome{status: status, last: e.tentative.last, group: e.lastGroup}
-}
-
-// writeMetadataLocked appends a $metadata event to meta, the metastream of e, and makes it effective.
-func (l *eventLog) writeMetadataLocked(meta, e *entry, data []byte) error {
-	event := proposed{id: newEventID(), eventType: metadataEvent, json: true, data: data}
-	if _, err := l.writeEventsLocked(meta, []proposed{event}); err != nil {
-		return err
-	}
-	e.tentative.rules, e.tentative.hasMeta = parseRules(true, data), true
-	l.touchLocked(e)
-	return nil
-}
-
-// writeEventsLocked adds events to the open group and returns the position of the last one.
-func (l *eventLog) writeEventsLocked(e *entry, events []proposed) (position uint64, err error) {
-	created := ticks(l.now())
-	for i := range events {
-		if position, err = l.writeEventLocked(e.stream, e.tentative.last+1, created, &events[i]); err != nil {
-			// Storage batches live in memory and do not refuse writes.
-			return 0, fmt.Errorf("add event to batch: %w", err)
-		}
-		e.tentative.last++
-	}
-	l.touchLocked(e)
-	return position, nil
-}
-
-func (l *eventLog) writeEventLocked(stream string, revision, created int64, p *proposed) (uint64, error) {
-	g, position := l.open, l.next
-	if need := recordSize(stream, p); cap(l.arena)-len(l.arena) < need {
-		l.arena = make([]byte, 0, max(arenaChunk, need))
-	}
-	start := len(l.arena)
-	l.arena = appendRecord(l.arena, stream, revision, position, created, p)
-	value := l.arena[start:len(l.arena):len(l.arena)]
-	l.scratch = appendEventKey(l.scratch[:0], position)
-	if err := g.batch.Set(l.scratch, value, nil); err != nil {
-		return 0, err
-	}
-	g.records = append(g.records, record{
-		position: position, revision: revision, created: created, id: p.id,
-		stream: stream, eventType: p.eventType, wire: value[recordHeaderSize:],
-	})
-	g.bytes += len(value)
-	l.next = position + uint64(len(value))
-	return position, nil
-}
-
-func (l *eventLog) touchLocked(e *entry) {
-	if e.lastGroup == l.open {
-		return
-	}
-	e.lastGroup = l.open
-	l.open.touched = append(l.open.touched, e)
-	l.heads.pinLocked(e)
-}
-
 // unpublishedLocked tells whether an event with the id is written to the stream but not yet published.
 func (l *eventLog) unpublishedLocked(e *entry, id eventID) bool {
 	for _, g := range []*group{l.committing, l.open} {
@@ -482,8 +353,3 @@ func (l *eventLog) lookupID(stream string, id eventID) (revision int64, found bo
 	_, stored, found, err := l.lookupIndex(stream, revision)
 	return revision, found && stored == id, err
 }
-
-func newEventID() eventID { return eventID(uuid.New()) }
-
-// ticks is t in the 100 ns units of EventStoreDB.
-func ticks(t time.Time) int64 { return t.UnixNano() / 100 }

@@ -106,6 +106,9 @@ func asFault(err error) error {
 	case errors.Is(err, context.Canceled):
 		return &fault{code: codes.Canceled, message: "Call was cancelled"}
 	}
+	if _, ok := status.FromError(err); ok {
+		return err // of the call itself: its client is gone
+	}
 	return &fault{code: codes.Internal, message: "Internal error"}
 }
 

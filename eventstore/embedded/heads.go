@@ -1,10 +1,8 @@
 package embedded
 
-import (
-	"context"
-)
+import "context"
 
-// entry is a stream's head in memory. All fields are guarded by eventLog.mu, except that loaded is closed once.
+// entry is a stream's head in memory. All fields are guarded by eventLog.mu.
 //
 // published is what readers see: the head as of the last synced group. tentative also counts what is written but
 // not yet synced; only the check of the next append may look at it.
@@ -15,8 +13,8 @@ type entry struct {
 
 	pins      int    // holders that forbid eviction: callers of acquire, and groups not yet published
 	lastGroup *group // the newest unpublished group with an event of the stream; nil when all is published
-	loaded    chan struct{}
-	failure   error // why loading failed; valid once loaded is closed
+	loading   chan struct{} // closed and nil once the head is there, or failure says why not
+	failure   error
 
 	newer, older *entry // in the idle list while pins is 0
 }
@@ -49,10 +47,7 @@ func (c *headCache) unpinLocked(e *entry) {
 		return
 	}
 	if e.failure != nil {
-		if c.byStream[e.stream] == e {
-			delete(c.byStream, e.stream)
-		}
-		return
+		return // it was never usable, and is not in the map
 	}
 	e.newer, e.older = &c.idle, c.idle.older
 	e.newer.older, e.older.newer = e, e
@@ -75,39 +70,42 @@ func (c *headCache) unlinkLocked(e *entry) {
 func (l *eventLog) acquire(ctx context.Context, stream string) (*entry, error) {
 	l.mu.Lock()
 	e := l.heads.byStream[stream]
-	if e != nil {
-		l.heads.pinLocked(e)
+	if e == nil {
+		e = &entry{stream: stream, pins: 1, loading: make(chan struct{})}
+		l.heads.byStream[stream] = e
 		l.mu.Unlock()
-		select {
-		case <-e.loaded:
-		default:
-			select {
-			case <-e.loaded:
-			case <-ctx.Done():
-				l.release(e)
-				return nil, ctx.Err()
-			}
-		}
-		if e.failure != nil {
-			l.release(e)
-			return nil, e.failure
-		}
+		return l.load(e)
+	}
+	l.heads.pinLocked(e)
+	loading := e.loading
+	l.mu.Unlock()
+	if loading == nil {
 		return e, nil
 	}
-	e = &entry{stream: stream, pins: 1, loaded: make(chan struct{})}
-	l.heads.byStream[stream] = e
-	l.mu.Unlock()
-
-	h, err := l.loadHead(stream)
-	l.mu.Lock()
-	e.tentative, e.published, e.failure = h, h, err
-	if err != nil {
-		delete(l.heads.byStream, stream)
-	}
-	close(e.loaded)
-	l.mu.Unlock()
-	if err != nil {
+	select {
+	case <-loading:
+	case <-ctx.Done():
 		l.release(e)
+		return nil, ctx.Err()
+	}
+	if e.failure != nil {
+		l.release(e)
+		return nil, e.failure
+	}
+	return e, nil
+}
+
+// load reads the head of a new entry, which others may wait for by now.
+func (l *eventLog) load(e *entry) (*entry, error) {
+	h, err := l.loadHead(e.stream)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	e.tentative, e.published, e.failure = h, h, err
+	close(e.loading)
+	e.loading = nil
+	if err != nil {
+		delete(l.heads.byStream, e.stream)
+		l.heads.unpinLocked(e)
 		return nil, err
 	}
 	return e, nil

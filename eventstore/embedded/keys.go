@@ -33,9 +33,6 @@ const (
 
 	// tombstoneRevision is the event number of a tombstone, and the last revision of a tombstoned stream.
 	tombstoneRevision = math.MaxInt64
-
-	eventKeySize   = 1 + 8
-	indexValueSize = 8 + 16
 )
 
 type eventID [16]byte

@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 type metrics struct {
 	appends     prometheus.Counter
 	events      prometheus.Counter
+	refusals    *prometheus.CounterVec
 	commit      prometheus.Histogram
 	groupSize   prometheus.Histogram
 	subscribers prometheus.Gauge
@@ -26,6 +28,8 @@ func newMetrics() *metrics {
 	return &metrics{
 		appends: prometheus.NewCounter(prometheus.CounterOpts(opts("appends_total", "Appends made durable."))),
 		events:  prometheus.NewCounter(prometheus.CounterOpts(opts("events_total", "Events made durable."))),
+		refusals: prometheus.NewCounterVec(
+			prometheus.CounterOpts(opts("refusals_total", "Writes refused, by reason.")), []string{"reason"}),
 		commit: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Namespace: namespace, Subsystem: subsystem, Name: "commit_seconds",
 			Help:    "Time of one synced commit.",
@@ -50,8 +54,20 @@ func (m *metrics) committed(g *group, took time.Duration) {
 	m.position.Set(float64(g.records[len(g.records)-1].position))
 }
 
+// refused counts a write that was answered but not done.
+func (m *metrics) refused(status outcomeStatus, err error) {
+	switch {
+	case errors.Is(err, errDiskFull):
+		m.refusals.WithLabelValues("disk_full").Inc()
+	case err == nil && status == outcomeWrong:
+		m.refusals.WithLabelValues("wrong_expected_version").Inc()
+	case err == nil && status == outcomeDeleted:
+		m.refusals.WithLabelValues("stream_deleted").Inc()
+	}
+}
+
 func (m *metrics) collectors() []prometheus.Collector {
-	return []prometheus.Collector{m.appends, m.events, m.commit, m.groupSize, m.subscribers, m.diskFree, m.position}
+	return []prometheus.Collector{m.appends, m.events, m.refusals, m.commit, m.groupSize, m.subscribers, m.diskFree, m.position}
 }
 
 // register adds the metrics to a registry and returns how to remove them again.

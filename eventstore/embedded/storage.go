@@ -13,7 +13,7 @@ import (
 
 const (
 	defaultCacheBytes = 64 << 20
-	defaultMemTable   = 32 << 20
+	defaultMemTable   = 16 << 20
 )
 
 // lockDir takes the directory's lock, so that two processes never write to one log.

@@ -138,11 +138,9 @@ func TestSection61CreateWhileSubscribing(t *testing.T) {
 	w := dial(t, openNode(t, embedded.Options{}))
 	for round := range 200 {
 		stream := fmt.Sprintf("race-%d", round)
-		from := allRead(fromEnd, false, 0)
+		from := allRead(fromStart, false, 0)
 		if last := w.read(allRead(fromEnd, true, 1)); len(last) > 0 {
 			from = allRead(int64(last[0].position), false, 0)
-		} else {
-			from = allRead(fromStart, false, 0)
 		}
 		appended := make(chan error, 1)
 		go func() {

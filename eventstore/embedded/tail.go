@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"bytes"
 	"math"
 	"sort"
 	"sync"
@@ -112,8 +113,11 @@ func (ts *tails) publish(records []record) {
 		if t == nil {
 			continue
 		}
+		// A copy, because a quiet stream's few events would keep the memory of all the groups they came in.
+		kept := records[i]
+		kept.wire = bytes.Clone(kept.wire)
 		t.mu.Lock()
-		t.addLocked(&records[i])
+		t.addLocked(&kept)
 		t.settleLocked()
 		t.mu.Unlock()
 	}

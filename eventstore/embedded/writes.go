@@ -40,6 +40,7 @@ func (s *service) append(stream streams.Streams_AppendServer) (response any, err
 		return nil, err
 	}
 	out, err := s.log.append(stream.Context(), request.stream, request.want, request.events)
+	s.metrics.refused(out.status, err)
 	if err != nil {
 		return nil, err
 	}
@@ -166,6 +167,7 @@ func (s *service) deletion(
 		return outcome{}, accessDenied()
 	}
 	out, err := run(ctx, name, want)
+	s.metrics.refused(out.status, err)
 	if err != nil {
 		return outcome{}, err
 	}
