@@ -11,8 +11,8 @@ type entry struct {
 	tentative head
 	published head
 
-	pins      int    // holders that forbid eviction: callers of acquire, and groups not yet published
-	lastGroup *group // the newest unpublished group with an event of the stream; nil when all is published
+	pins      int           // holders that forbid eviction: callers of acquire, and groups not yet published
+	lastGroup *group        // the newest unpublished group with an event of the stream; nil when all is published
 	loading   chan struct{} // closed and nil once the head is there, or failure says why not
 	failure   error
 
