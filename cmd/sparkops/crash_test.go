@@ -91,7 +91,7 @@ func TestKilledAtRandomMoments(t *testing.T) {
 	for round := range crashRounds(t) {
 		var l load
 		l.run(c, workflow, agent, fmt.Sprintf("r%d", round), 4)
-		timer := time.NewTimer(time.Duration(50+random.IntN(950)) * time.Millisecond)
+		timer := time.NewTimer(time.Duration(100+random.IntN(1400)) * time.Millisecond)
 		<-timer.C // the moment of the kill is the random input of this test
 		p.kill()
 		l.stop.Store(true)
