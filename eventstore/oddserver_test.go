@@ -1,14 +1,13 @@
 package eventstore_test
 
 import (
+	"context"
 	"io"
 	"net"
-	"strconv"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"context"
 
 	"github.com/EventStore/EventStore-Client-Go/v4/protos/serverfeatures"
 	"github.com/EventStore/EventStore-Client-Go/v4/protos/shared"
@@ -125,14 +124,42 @@ func TestNotLeader(t *testing.T) {
 	require.Equal(t, []string{"a", "b"}, texts)
 }
 
+// uselessLeader starts a leader that accepts connections and serves nobody. It
+// lives as long as the process, because the library never closes its
+// connection to such a leader.
+var uselessLeader = sync.OnceValues(func() (port string, err error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	server := grpc.NewServer()
+	serverfeatures.RegisterServerFeaturesServer(server, hangingFeatures{})
+	go func() { _ = server.Serve(listener) }() // ends with the process
+	_, port, err = net.SplitHostPort(listener.Addr().String())
+	return port, err
+})
+
+// leaderHangs makes the useless leader say nothing, instead of an error.
+var leaderHangs atomic.Bool
+
+type hangingFeatures struct {
+	serverfeatures.UnimplementedServerFeaturesServer
+}
+
+func (hangingFeatures) GetSupportedMethods(ctx context.Context, _ *shared.Empty) (*serverfeatures.SupportedMethods, error) {
+	if leaderHangs.Load() {
+		<-ctx.Done()
+	}
+	return nil, status.Error(codes.Internal, "this leader serves nobody")
+}
+
 // The leader a follower names is away: the library is stuck in its own
 // reconnecting, and no caller is.
 func TestLeaderAway(t *testing.T) {
 	t.Parallel()
-	silent, err := net.Listen("tcp", "127.0.0.1:0") // accepts, and says nothing
+	port, err := uselessLeader()
 	require.NoError(t, err)
-	t.Cleanup(func() { silent.Close() })
-	port := strconv.Itoa(silent.Addr().(*net.TCPAddr).Port)
+	leaderHangs.Store(true)
 	away := atomic.Bool{}
 	away.Store(true)
 	follower := &oddServer{append: func(stream streams.Streams_AppendServer) error {
