@@ -91,8 +91,14 @@ func (s *Service) lead(ctx context.Context, conn *pgx.Conn) error {
 	for _, h := range handlers {
 		group.Go(func() error { return h.watch(ctx, router) })
 	}
+	group.Go(func() error { return hold(ctx, conn) })
 	group.Go(func() error {
-		t := &timers{s: s, wake: func(ctx context.Context, d time.Duration) error { return wake(ctx, conn, d) }, asked: map[readmodels.Timer]time.Time{}}
+		notified, err := s.listen(ctx)
+		if err != nil {
+			return err
+		}
+		defer closeConn(notified)
+		t := &timers{s: s, wake: func(ctx context.Context, d time.Duration) error { return wake(ctx, notified, d) }, asked: map[readmodels.Timer]time.Time{}}
 		return t.run(ctx)
 	})
 	return group.Wait()
