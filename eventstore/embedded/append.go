@@ -222,8 +222,9 @@ func (op *appendOp) waitForRoomLocked() func(context.Context) error {
 	}
 }
 
-// compareIDs finds out whether the events after the expected revision are the ones to be written. Those events
-// are final, so the answer stays true whatever is appended meanwhile.
+// compareIDs finds out whether the events after the expected revision, up to the last one when it was checked, are
+// the ones to be written. Those events are final, so the answer stays true whatever is appended meanwhile; what is
+// appended meanwhile may not be synced and does not count.
 func (op *appendOp) compareIDs(last int64, unpublished *group) func(context.Context) error {
 	return func(ctx context.Context) error {
 		if err := op.log.wait(ctx, unpublished); err != nil {
@@ -235,7 +236,10 @@ func (op *appendOp) compareIDs(last int64, unpublished *group) func(context.Cont
 		}
 		var position uint64
 		for i := range op.events {
-			revision++
+			if revision++; revision > last {
+				op.compared, op.firstDiffers = true, i == 0
+				return nil
+			}
 			at, id, found, err := op.log.lookupIndex(op.stream.stream, revision)
 			if err != nil {
 				return err
@@ -273,6 +277,8 @@ func (op *appendOp) knownLocked() (work func(context.Context) error, err error) 
 	return op.lookupIDs(e.published.last, e.tentative.last, e.lastGroup), nil
 }
 
+// lookupIDs looks for the events in the stream as it was when its head had the given revisions. What it finds beyond
+// may not be synced: then the append is looked at anew.
 func (op *appendOp) lookupIDs(published, last int64, unpublished *group) func(context.Context) error {
 	return func(ctx context.Context) error {
 		l, stream := op.log, op.stream.stream
@@ -284,11 +290,12 @@ func (op *appendOp) lookupIDs(published, last int64, unpublished *group) func(co
 			op.absentAt = published
 			return nil
 		}
-		if err := l.wait(ctx, unpublished); err != nil {
+		if err := l.wait(ctx, unpublished); err != nil || revision > last {
 			return err
 		}
 		for i := range op.events[1:] {
-			if revision, found, err = l.lookupID(stream, op.events[i+1].id); err != nil {
+			revision, found, err = l.lookupID(stream, op.events[i+1].id)
+			if err != nil || found && revision > last {
 				return err
 			}
 			if !found {
