@@ -55,7 +55,8 @@ func (l *eventLog) deletion(ctx context.Context, e *entry, decide func() (outcom
 			return outcome{}, errDiskFull
 		}
 		out, err := decide()
-		if out.group == l.open {
+		if out.status == outcomeDone && err == nil {
+			l.open.appends++
 			l.signal()
 		}
 		return out, err

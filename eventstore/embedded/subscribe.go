@@ -160,15 +160,18 @@ func (f *allFeed) stored(from uint64) (page, error) {
 }
 
 func (r *readCall) subscribeToAll(options *streams.ReadReq_Options_AllOptions, f *filter) error {
+	log := r.service.log
+	end := log.end.Load()
 	position, err := r.allPosition(options)
 	if err != nil {
 		return err
 	}
-	log := r.service.log
 	next := position
 	switch asked := options.GetPosition(); {
 	case position == endOfLog:
 		next = log.visible.Load() + 1
+	case position == end:
+		// No event is there yet. The one that will be is not yet known to the subscriber.
 	case asked != nil && asked.GetPreparePosition() == asked.GetCommitPosition():
 		// An event at the commit position lies after a pair with a smaller prepare position.
 		next = position + 1

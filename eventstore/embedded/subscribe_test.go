@@ -254,6 +254,21 @@ func TestSection62NoCheckpointWithoutEvents(t *testing.T) {
 	}
 }
 
+// TestSection62EndOfLogIsNotAnEvent: a subscription from the position where the next event will be receives it.
+func TestSection62EndOfLogIsNotAnEvent(t *testing.T) {
+	t.Parallel()
+	clock := newClock()
+	w, twin := dial(t, openNode(t, embedded.Options{Now: clock.Now})), dial(t, openNode(t, embedded.Options{Now: clock.Now}))
+	w.mustAppend("s", noStream, events(0)...)
+	twin.mustAppend("s", noStream, events(0)...)
+	end := twin.mustAppend("s", 0, events(1)...)
+	s := w.subscribe(allRead(int64(end), false, 0))
+	s.expect("caught_up")
+	require.Equal(t, end, w.mustAppend("s", 0, events(1)...))
+	s.expect("type-1")
+	w.subscribe(allRead(int64(end), false, 0)).expect("caught_up")
+}
+
 // TestSection62ResumeFromCheckpoint: resuming after any checkpoint misses no matching event.
 func TestSection62ResumeFromCheckpoint(t *testing.T) {
 	t.Parallel()
