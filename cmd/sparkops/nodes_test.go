@@ -121,4 +121,7 @@ func TestEnvExampleIsFresh(t *testing.T) {
 	committed, err := os.ReadFile("../../.env.example")
 	require.NoError(t, err)
 	require.Equal(t, envExample(), string(committed), "run make generate")
+	readme, err := os.ReadFile("../../README.md")
+	require.NoError(t, err)
+	require.Contains(t, string(readme), configTable(), "replace the table with that of `sparkops docs config`")
 }
