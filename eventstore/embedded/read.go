@@ -16,6 +16,8 @@ import (
 const (
 	pageRecords = 1024
 	pageBytes   = 256 << 10
+	minArena    = 4 << 10
+	maxArena    = 64 << 10
 	// pageConsidered bounds the events that a filter may reject before the page is handed out, empty or not.
 	pageConsidered = 16 << 10
 )
@@ -23,7 +25,8 @@ const (
 // page is a run of events. It owns the memory of its records. A record without content is a checkpoint.
 type page struct {
 	records []record
-	arena   []byte
+	arena   []byte // where the next event is copied to
+	bytes   int    // of all events
 	next    uint64 // where the next page begins
 	last    uint64 // position of the last event considered, also when it was not selected
 	seen    int    // events considered
@@ -31,7 +34,7 @@ type page struct {
 }
 
 func (p *page) full() bool {
-	return len(p.records) >= pageRecords || len(p.arena) >= pageBytes || p.seen >= pageConsidered
+	return len(p.records) >= pageRecords || p.bytes >= pageBytes || p.seen >= pageConsidered
 }
 
 // add copies an event into the page.
@@ -39,10 +42,11 @@ func (p *page) add(position uint64, v *recordView) {
 	start := len(p.arena)
 	if cap(p.arena)-start < len(v.wire) {
 		// Records already in the page keep the memory they have.
-		p.arena = make([]byte, 0, max(pageBytes/4, len(v.wire)))
+		p.arena = make([]byte, 0, max(min(2*cap(p.arena), maxArena), minArena, len(v.wire)))
 		start = 0
 	}
 	p.arena = append(p.arena, v.wire...)
+	p.bytes += len(v.wire)
 	p.records = append(p.records, record{
 		position: position, revision: v.revision, created: v.created, wire: p.arena[start:len(p.arena):len(p.arena)],
 	})
@@ -260,8 +264,10 @@ func (r *streamReader) firstFresh(from int64) (int64, error) {
 
 // streamCursor walks a stream's index and fetches the events it points to.
 type streamCursor struct {
-	index, events *pebble.Iterator
-	key           []byte
+	log    *eventLog
+	index  *pebble.Iterator
+	events *pebble.Iterator // made when an event is not in the tail
+	key    []byte
 }
 
 func (r *streamReader) cursor(from, to int64) (*streamCursor, error) {
@@ -272,14 +278,16 @@ func (r *streamReader) cursor(from, to int64) (*streamCursor, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read stream index: %w", err)
 	}
-	events, err := r.log.eventIter(0, math.MaxUint64)
-	if err != nil {
-		return nil, errors.Join(err, index.Close())
-	}
-	return &streamCursor{index: index, events: events}, nil
+	return &streamCursor{log: r.log, index: index}, nil
 }
 
-func (c *streamCursor) close() error { return errors.Join(c.index.Close(), c.events.Close()) }
+func (c *streamCursor) close() error {
+	err := c.index.Close()
+	if c.events != nil {
+		err = errors.Join(err, c.events.Close())
+	}
+	return err
+}
 
 // load adds the event under the index iterator to the page unless it is too old.
 func (c *streamCursor) load(p *page, r *streamReader) error {
@@ -288,27 +296,47 @@ func (c *streamCursor) load(p *page, r *streamReader) error {
 		return fmt.Errorf("read stream index: %w", err)
 	}
 	position, _ := parseIndexValue(value)
-	c.key = appendEventKey(c.key[:0], position)
-	found := c.events.Valid() && c.events.Next() && bytes.Equal(c.events.Key(), c.key)
-	if !found {
-		found = c.events.SeekGE(c.key) && bytes.Equal(c.events.Key(), c.key)
+	p.seen++
+	p.last = position
+	if recent := c.log.tails.all.at(position); recent != nil {
+		if recent.created >= r.expired {
+			p.records = append(p.records, *recent)
+			p.bytes += len(recent.wire)
+		}
+		return nil
 	}
-	if !found {
-		return errors.Join(fmt.Errorf("the index points to position %d, where no event is", position), c.events.Error())
-	}
-	if value, err = c.events.ValueAndErr(); err != nil {
-		return fmt.Errorf("read event: %w", err)
-	}
-	view, err := parseRecord(value)
+	view, err := c.fetch(position)
 	if err != nil {
 		return err
 	}
-	p.seen++
-	p.last = position
 	if view.created >= r.expired {
 		p.add(position, &view)
 	}
 	return nil
+}
+
+// fetch reads the event at a position from storage.
+func (c *streamCursor) fetch(position uint64) (recordView, error) {
+	found := false
+	c.key = appendEventKey(c.key[:0], position)
+	if c.events == nil {
+		events, err := c.log.eventIter(0, math.MaxUint64)
+		if err != nil {
+			return recordView{}, err
+		}
+		c.events = events
+	} else {
+		// The events of one append are neighbours.
+		found = c.events.Valid() && c.events.Next() && bytes.Equal(c.events.Key(), c.key)
+	}
+	if !found && (!c.events.SeekGE(c.key) || !bytes.Equal(c.events.Key(), c.key)) {
+		return recordView{}, errors.Join(fmt.Errorf("the index points to position %d, where no event is", position), c.events.Error())
+	}
+	value, err := c.events.ValueAndErr()
+	if err != nil {
+		return recordView{}, fmt.Errorf("read event: %w", err)
+	}
+	return parseRecord(value)
 }
 
 // eventOf fetches one event of a stream; the caller closes closer when done with the view.

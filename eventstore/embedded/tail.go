@@ -56,6 +56,20 @@ func (t *tail) from(next uint64, dst []*record) (n int, wait <-chan struct{}, ok
 	return 0, t.wake, true
 }
 
+// at returns the event with a key, nil if it is not here.
+func (t *tail) at(key uint64) *record {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.records) == 0 || key < t.key(t.records[0]) {
+		return nil
+	}
+	i := sort.Search(len(t.records), func(i int) bool { return t.key(t.records[i]) >= key })
+	if i == len(t.records) || t.key(t.records[i]) != key {
+		return nil
+	}
+	return t.records[i]
+}
+
 func (t *tail) addLocked(r *record) {
 	t.records = append(t.records, r)
 	t.bytes += len(r.wire)
