@@ -20,7 +20,7 @@ import (
 // The tags are the single source of the flags, of .env.example and of the
 // table in the README.
 type Config struct {
-	Port             int           `env:"PORT" envDefault:"3000" flag:"port" help:"where the REST API, console, docs and metrics listen"`
+	Port             int           `env:"PORT" envDefault:"3000" flag:"port" help:"where the REST API, its description and the metrics listen"`
 	Host             string        `env:"HOST" flag:"host" help:"address to listen on; dev: 127.0.0.1, serve: all interfaces"`
 	DataDir          string        `env:"SPARKOPS_DATA_DIR" envDefault:"./data" flag:"data-dir" help:"everything dev keeps: event log, private Postgres, keys"`
 	EventStoreURL    string        `env:"EVENTSTORE_URL" flag:"eventstore-url" help:"esdb:// or kurrentdb:// of a cluster or of 'sparkops eventstore'; dev: embedded when empty" secret:"url"`
@@ -46,7 +46,6 @@ type Config struct {
 	WorkerQueues     []string      `env:"WORKER_QUEUES" envDefault:"default" flag:"worker-queues" help:"queues the built-in worker takes steps from"`
 	LogLevel         string        `env:"LOG_LEVEL" envDefault:"info" flag:"log-level" help:"debug, info, warn or error"`
 	LogFormat        string        `env:"LOG_FORMAT" flag:"log-format" help:"text or json; text on a terminal, else json"`
-	GrafanaURL       string        `env:"GRAFANA_URL" flag:"grafana-url" help:"link shown in the console"`
 	UnsafeTestClock  bool          `env:"UNSAFE_TEST_CLOCK" envDefault:"false" flag:"unsafe-test-clock" help:"tests only: POST /debug/clock moves the clock of this process"`
 	DrainTimeout     time.Duration `env:"DRAIN_TIMEOUT" envDefault:"15s" flag:"drain-timeout" help:"how long a stop waits for running work"`
 
