@@ -23,6 +23,7 @@ import (
 // is already filling, so checks overlap the sync.
 type eventLog struct {
 	db      *pebble.DB
+	fatal   func(msg string) // normally ends the process
 	logger  *slog.Logger
 	now     func() time.Time
 	metrics *metrics
@@ -89,6 +90,7 @@ type logOptions struct {
 
 func openLog(o logOptions) (*eventLog, error) {
 	l := &eventLog{
+		fatal:   o.fatal,
 		logger:  o.logger,
 		now:     o.now,
 		metrics: o.metrics,
@@ -98,7 +100,7 @@ func openLog(o logOptions) (*eventLog, error) {
 		failed:  make(chan struct{}),
 		stopped: make(chan struct{}),
 	}
-	db, err := openStorage(o, l.fail)
+	db, err := openStorage(o, l.die)
 	if err != nil {
 		return nil, err
 	}
@@ -152,8 +154,12 @@ func (l *eventLog) recover() error {
 	return nil
 }
 
-// fail marks the log as broken. Nothing is acknowledged afterwards.
-func (l *eventLog) fail() { l.failing.Do(func() { close(l.failed) }) }
+// die is told of errors after which storage cannot be trusted. First of all the process ends, so that nobody is
+// answered; should it go on, the log is marked as broken and acknowledges nothing any more.
+func (l *eventLog) die(msg string) {
+	l.fatal(msg)
+	l.failing.Do(func() { close(l.failed) })
+}
 
 // close refuses further appends, makes the accepted ones durable and closes the storage. Readers must be gone.
 func (l *eventLog) close() error {
@@ -207,7 +213,9 @@ func (l *eventLog) commitLoop() {
 			runtime.Gosched()
 			continue
 		}
-		if !l.commit(g) {
+		if err := l.commit(g); err != nil {
+			// What was checked against the lost group cannot be taken back.
+			l.die(err.Error())
 			return
 		}
 	}
@@ -232,14 +240,14 @@ func (l *eventLog) take() (g *group, shut bool) {
 	return g, l.shut
 }
 
-// commit makes a group durable and then visible. It reports false when the storage failed.
-func (l *eventLog) commit(g *group) bool {
+// commit makes a group durable and then visible. An error leaves open whether it is durable.
+func (l *eventLog) commit(g *group) error {
 	if err := g.index(); err != nil {
-		return l.abandon(err)
+		return err
 	}
 	begin := time.Now()
-	if err := l.db.Apply(g.batch, pebble.Sync); err != nil {
-		return l.abandon(err)
+	if err := l.apply(g.batch); err != nil {
+		return err
 	}
 	l.metrics.committed(g, time.Since(begin))
 	l.space.wrote(g.bytes)
@@ -263,7 +271,20 @@ func (l *eventLog) commit(g *group) bool {
 	if err := g.batch.Close(); err != nil {
 		l.logger.Warn("release batch", "error", err)
 	}
-	return true
+	return nil
+}
+
+// apply writes a batch and syncs it. Some errors of the disk Pebble reports by panicking.
+func (l *eventLog) apply(batch *pebble.Batch) (err error) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			err = fmt.Errorf("commit: %v", cause)
+		}
+	}()
+	if err := l.db.Apply(batch, pebble.Sync); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	return nil
 }
 
 // index adds the heads and indexes to the batch. They follow the events, one kind after the other, because storage
@@ -297,18 +318,6 @@ func (g *group) index() error {
 		}
 	}
 	return nil
-}
-
-// abandon is reached when storage refused a commit without ending the process itself: what was checked against the
-// lost group cannot be taken back, so the log stops.
-func (l *eventLog) abandon(err error) bool {
-	select {
-	case <-l.failed:
-	default:
-		l.logger.Error("commit failed, the log stops", "error", err)
-		l.fail()
-	}
-	return false
 }
 
 // wait blocks until a group is durable and visible.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
@@ -31,17 +32,17 @@ func lockDir(dir string, fs vfs.FS) (*pebble.Lock, error) {
 	return lock, nil
 }
 
-// openStorage opens Pebble so that none of its fatal errors ever returns into it. Fatal, which normally ends the
-// process, is told first, so that nobody is answered; should it return, fail marks the log as broken and the goroutine
-// stays where it is.
-func openStorage(o logOptions, fail func()) (*pebble.DB, error) {
+// openStorage opens Pebble so that none of its fatal errors ever returns into it: die, which normally ends the process,
+// is told, and should it return, the goroutine stays where it is.
+func openStorage(o logOptions, die func(msg string)) (db *pebble.DB, err error) {
 	logger := &storageLogger{logger: o.logger, fatal: func(msg string) {
-		o.fatal(msg)
-		fail()
+		die(msg)
 		select {}
 	}}
+	var armed atomic.Bool
+	fs := o.space.ballast.guard(prefillFS{FS: o.fs, step: o.prefill})
 	options := &pebble.Options{
-		FS:                          o.space.ballast.guard(prefillFS{FS: o.fs, step: o.prefill}),
+		FS:                          vitalFS{FS: fs, armed: &armed, die: die},
 		Lock:                        o.lock,
 		Logger:                      logger,
 		FormatMajorVersion:          pebble.FormatNewest,
@@ -69,10 +70,16 @@ func openStorage(o logOptions, fail func()) (*pebble.DB, error) {
 		options.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 	}
 	options.WithFSDefaults()
-	db, err := pebble.Open(o.dir, options)
-	if err != nil {
+	defer func() {
+		// Some errors of the disk Pebble reports by panicking.
+		if cause := recover(); cause != nil {
+			db, err = nil, fmt.Errorf("embedded: open event log in %q: %v", o.dir, cause)
+		}
+	}()
+	if db, err = pebble.Open(o.dir, options); err != nil {
 		return nil, fmt.Errorf("embedded: open event log in %q: %w", o.dir, err)
 	}
+	armed.Store(true)
 	return db, nil
 }
 
