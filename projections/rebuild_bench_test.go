@@ -22,7 +22,7 @@ import (
 )
 
 // benchRuns is how many runs of three steps the log of the benchmark holds.
-const benchRuns = 4000
+const benchRuns = 10_000
 
 // BenchmarkRebuild measures a rebuild of the runs projection from the log as a
 // ratio to the same SQL sent by raw pgx batches, everything else on the same
