@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -222,14 +223,15 @@ func (h *Handler) leaseOffered(ctx context.Context, w Worker, seat *seat, most i
 }
 
 // leaseReady claims ready steps in the read model and leases them. A claim is
-// a hint: what is not leased after all is free again after a few seconds.
+// a hint: what is not leased after all is free again after a few seconds. It
+// fails when the log takes no lease at all.
 func (h *Handler) leaseReady(ctx context.Context, w Worker, most int) ([]Task, error) {
 	refs, err := h.Views.ClaimReadyTasks(ctx, w.ID, w.Queues, h.Now(), most)
 	if err != nil || len(refs) == 0 {
 		return nil, err
 	}
 	order, byRun := groupByRun(refs)
-	leased := make([][]Task, len(order))
+	leased, failed := make([][]Task, len(order)), make([]error, len(order))
 	var all sync.WaitGroup
 	slots := make(chan struct{}, 8)
 	for i, runID := range order {
@@ -237,11 +239,7 @@ func (h *Handler) leaseReady(ctx context.Context, w Worker, most int) ([]Task, e
 		slots <- struct{}{}
 		go func() {
 			defer func() { <-slots; all.Done() }()
-			tasks, err := h.leaseRun(ctx, w, runID, byRun[runID])
-			if err != nil {
-				h.leaseFailed(ctx, runID, err)
-			}
-			leased[i] = tasks
+			leased[i], failed[i] = h.leaseRun(ctx, w, runID, byRun[runID])
 		}()
 	}
 	all.Wait()
@@ -249,7 +247,25 @@ func (h *Handler) leaseReady(ctx context.Context, w Worker, most int) ([]Task, e
 	for _, some := range leased {
 		tasks = append(tasks, some...)
 	}
+	if down := slices.IndexFunc(failed, outage); down >= 0 && len(tasks) == 0 {
+		return nil, failed[down] // it is the same for all of them, and the worker's to say
+	}
+	for i, err := range failed {
+		if err != nil {
+			h.leaseFailed(ctx, order[i], err)
+		}
+	}
 	return tasks, ctx.Err()
+}
+
+// outage reports whether a command failed because the log takes none.
+func outage(err error) bool {
+	switch domain.KindOf(err) {
+	case domain.Unavailable, domain.OutcomeUnknown, domain.StorageFull:
+		return true
+	default:
+		return false
+	}
 }
 
 func groupByRun(refs []readmodels.TaskRef) (order []string, byRun map[string][]run.Ticket) {

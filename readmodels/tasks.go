@@ -93,11 +93,12 @@ where t.state = 'ready' and not t.held and t.queue = any($1) and ` + unclaimed +
 order by t.not_before limit 1`
 
 // WaitTasks returns when a task of the queues may be ready, or after wait. It
-// may return for nothing.
+// may return for nothing: nobody tells when the claim of a worker that died
+// runs out.
 func (v *Views) WaitTasks(ctx context.Context, queues []string, wait time.Duration) error {
 	woken, cancel := v.queues.wait(queues) // before looking: what comes later wakes
 	defer cancel()
-	timer := time.NewTimer(wait)
+	timer := time.NewTimer(min(wait, claimTime))
 	defer timer.Stop()
 	next, err := column[time.Time](ctx, v.pool, nextTask, nonNil(queues))
 	if err != nil {

@@ -82,7 +82,9 @@ func (w *Worker) beat(r *running) {
 		return
 	default:
 		again = w.Heartbeat / 5
-		w.Logger.WarnContext(ctx, "heartbeat", "run", r.task.RunID, "step", r.task.Step, "error", err)
+		if w.mayWarn() { // it is the same for every task
+			w.Logger.WarnContext(ctx, "heartbeats cannot be sent, trying again", "run", r.task.RunID, "step", r.task.Step, "error", err)
+		}
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -91,4 +93,18 @@ func (w *Worker) beat(r *running) {
 	}
 	r.beats.Add(1)
 	r.timer = time.AfterFunc(again, func() { w.beat(r) })
+}
+
+// warnPause is the time between two warnings about heartbeats.
+const warnPause = 10 * time.Second
+
+// mayWarn says yes once in a while.
+func (w *Worker) mayWarn() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if time.Since(w.warned) < warnPause {
+		return false
+	}
+	w.warned = time.Now()
+	return true
 }

@@ -54,6 +54,7 @@ type Worker struct {
 
 	mu      sync.Mutex
 	running map[*running]struct{} // guarded by mu
+	warned  time.Time             // guarded by mu: the last warning about heartbeats
 	group   sync.WaitGroup        // one for each goroutine that works
 }
 

@@ -21,6 +21,18 @@ func napWorkflow(c *client, duration string) string {
 	})["id"].(string)
 }
 
+// againWorkflow makes a workflow that fails twice, with a pause in between.
+func againWorkflow(c *client, pause string) string {
+	c.t.Helper()
+	return c.do(http.StatusCreated, http.MethodPost, "/workflows", object{
+		"name": "again " + pause, "projectId": firstProject(c), "tags": []string{},
+		"definition": object{"nodes": []object{{
+			"id": "fail", "type": "tool", "tool": "builtin:fail", "input": object{"code": "BUSY", "message": "come again", "retryable": true},
+			"retry": object{"maxAttempts": 2, "initialInterval": pause, "maxInterval": pause, "jitter": "none"}, "onExhausted": "fail",
+		}}, "edges": []object{}},
+	})["id"].(string)
+}
+
 func runBody(workflow, agent, label string) object {
 	return object{"workflow_id": workflow, "agent_id": agent, "env": "dev", "trigger": "manual", "input_data": object{"label": label}}
 }
@@ -62,13 +74,19 @@ func (c *client) ended(world *effects, ids ...string) {
 func TestEventStoreDown(t *testing.T) {
 	r := newRig(t, pgtest.Database(t))
 	store := r.startStore()
-	n := r.serve()
+	n := r.serve("WORKER_SLOTS=8")
 	c := signIn(t, n.url, "store@example.com")
 	workflow, agent := effectWorkflow(t, c, r.world.URL)
 	before := c.startRun(workflow, agent, "before")
 	c.ended(r.world, before)
 	inFlight, release := midway(c, r.world, workflow, agent, "flight", 3)
-	nap := c.startRun(napWorkflow(c, "1s"), agent, "nap")
+	for i := range 4 { // the worker may have no hands free for them
+		inFlight = append(inFlight, c.startRun(workflow, agent, fmt.Sprint("ready", i)))
+	}
+	naps, again, timed := napWorkflow(c, "1s"), againWorkflow(c, "1s"), []string{}
+	for range 12 { // their time comes while nobody can say so
+		timed = append(timed, c.startRun(naps, agent, "nap"), c.startRun(again, agent, "again"))
+	}
 
 	store.kill()
 	release() // the worker has results to report, and nobody to report them to
@@ -101,13 +119,16 @@ func TestEventStoreDown(t *testing.T) {
 	}
 
 	r.startStore()
-	n.readyWithin(15 * time.Second)
+	back := time.Now()
+	n.readyWithin(recovery)
 	id := c.do(http.StatusCreated, http.MethodPost, "/runs", body, "Idempotency-Key", "once-/runs")["id"].(string)
 	require.Equal(t, id, c.do(http.StatusCreated, http.MethodPost, "/runs", body, "Idempotency-Key", "once-/runs")["id"], "one run, however often it is asked for")
 	c.ended(r.world, append(inFlight, id)...)
-	require.Equal(t, "succeeded", c.awaitRun(nap)["status"])
-	all := c.do(http.StatusOK, http.MethodGet, "/runs?page_size=100", nil)
-	require.EqualValues(t, 6, all["total"], "nothing half-done is left")
+	for i, id := range timed {
+		require.Equal(t, []string{"succeeded", "failed"}[i%2], c.awaitRun(id)["status"])
+	}
+	within(t, recovery, "every run has ended", time.Since(back))
+	require.EqualValues(t, 33, c.do(http.StatusOK, http.MethodGet, "/runs?page_size=100", nil)["total"], "nothing half-done is left")
 	require.False(t, n.ended(), "the node was not restarted")
 	r.verifyAll()
 	n.calm(c.token)
@@ -161,7 +182,7 @@ func TestPostgresDown(t *testing.T) {
 	}
 
 	db.start()
-	n.readyWithin(15 * time.Second)
+	n.readyWithin(recovery)
 	id := c.do(http.StatusCreated, http.MethodPost, "/runs", body, "Idempotency-Key", "once-/runs")["id"].(string)
 	c.ended(r.world, append(inFlight, id)...)
 	require.Equal(t, "succeeded", c.awaitRun(nap)["status"])
