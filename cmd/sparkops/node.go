@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -60,6 +61,7 @@ type node struct {
 func runNode(ctx context.Context, cfg Config, roles []string, embeddedMode bool, announce func(n *node, api net.Listener)) (err error) {
 	n := &node{cfg: cfg, roles: roles, clock: &clock{}, log: newLogger(cfg), metrics: newMetrics(), name: nodeName()}
 	slog.SetDefault(n.log)
+	tuneCollector()
 	if cfg.UnsafeTestClock {
 		n.log.Warn("UNSAFE_TEST_CLOCK is on: whoever may call POST /debug/clock moves the clock of this process")
 	}
@@ -83,6 +85,17 @@ func runNode(ctx context.Context, cfg Config, roles []string, embeddedMode bool,
 		return err
 	}
 	return n.run(ctx, api, announce)
+}
+
+// gcPercent lets the heap grow to four times what is alive before it is
+// collected. What is alive is small (caches are bounded), so on small machines
+// the processor is worth more than the memory; GOGC in the environment wins.
+const gcPercent = 300
+
+func tuneCollector() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
 }
 
 func (n *node) has(role string) bool { return slices.Contains(n.roles, role) }
