@@ -46,6 +46,7 @@ listens without credentials: keep it on loopback.`,
 			if err := os.MkdirAll(cfg.DataDir, 0o711); err != nil {
 				return fmt.Errorf("make the data directory: %w", err)
 			}
+			tuneCollector()
 			node, err := embedded.Open(cmd.Context(), embedded.Options{
 				Addr: addr, Dir: filepath.Join(cfg.DataDir, "eventstore"), Logger: newLogger(cfg), Registerer: newMetrics(),
 			})
