@@ -17,7 +17,7 @@ func napWorkflow(c *client, duration string) string {
 	c.t.Helper()
 	return c.do(http.StatusCreated, http.MethodPost, "/workflows", object{
 		"name": "nap " + duration, "projectId": firstProject(c), "tags": []string{},
-		"definition": object{"nodes": []object{{"id": "nap", "type": "wait", "duration": duration}}, "edges": []object{}},
+		"definition": object{"nodes": []object{{"id": "nap", "type": "wait", "duration": duration}}, "edges": []object{}, "settings": object{"maxDuration": "2h"}},
 	})["id"].(string)
 }
 

@@ -14,6 +14,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/sparkops/control-plane/domain"
 )
 
 // version is set by the linker; a plain `go build` takes it from the build
@@ -27,7 +29,7 @@ func main() {
 		<-ctx.Done()
 		stop()
 	}()
-	if err := newRootCommand().ExecuteContext(ctx); err != nil {
+	if err := execute(ctx, newRootCommand()); err != nil {
 		if !errors.Is(err, context.Canceled) {
 			fmt.Fprintln(os.Stderr, "sparkops: "+err.Error())
 		}
@@ -45,12 +47,48 @@ type exitError struct {
 func (e exitError) Error() string { return e.err.Error() }
 func (e exitError) Unwrap() error { return e.err }
 
+// exitCode is the exit status of docs/operations.md.
 func exitCode(err error) int {
 	var e exitError
 	if errors.As(err, &e) {
 		return e.code
 	}
-	return 1
+	switch domain.KindOf(err) {
+	case domain.Invalid, domain.Malformed:
+		return 2
+	case domain.NotFound:
+		return 3
+	default:
+		return 1
+	}
+}
+
+// execute runs the command the arguments name. What fails before the command
+// itself has begun is a matter of usage.
+func execute(ctx context.Context, root *cobra.Command) error {
+	begun := false
+	var prepare func(*cobra.Command)
+	prepare = func(c *cobra.Command) {
+		for _, sub := range c.Commands() {
+			prepare(sub)
+		}
+		switch run := c.RunE; {
+		case run != nil:
+			c.RunE = func(c *cobra.Command, args []string) error {
+				begun = true
+				return run(c, args)
+			}
+		case c.HasSubCommands(): // without a RunE it would take any argument for a wish for help
+			c.Args = cobra.NoArgs
+			c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
+		}
+	}
+	prepare(root)
+	err := root.ExecuteContext(ctx)
+	if err != nil && !begun {
+		return exitError{2, err}
+	}
+	return err
 }
 
 func newRootCommand() *cobra.Command {

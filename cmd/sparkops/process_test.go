@@ -252,10 +252,10 @@ func (c *client) list(path string) []object {
 func signIn(t testing.TB, base, email string) *client {
 	t.Helper()
 	c := &client{t: t, base: base}
-	status, data, err := c.try(http.MethodPost, "/auth/register", object{"email": email, "name": "Test User", "password": "correct horse battery"})
+	status, data, err := c.try(http.MethodPost, "/auth/register", object{"email": email, "name": "Test User", "password": testPassword})
 	require.NoError(t, err)
 	require.Contains(t, []int{http.StatusOK, http.StatusCreated, http.StatusConflict}, status, "%s", data)
-	answer := c.do(http.StatusOK, http.MethodPost, "/auth/login", object{"email": email, "password": "correct horse battery"})
+	answer := c.do(http.StatusOK, http.MethodPost, "/auth/login", object{"email": email, "password": testPassword})
 	c.token = answer["access_token"].(string)
 	return c
 }

@@ -25,7 +25,7 @@ const (
 	rigJWTSecret    = "Wq3v8PzLr0sYd5tNf2hXc7kBm1jGu9aE"
 	rigAPIKeySecret = "Zr4w9QaMs1tZe6uOg3iYd8lCn2kHv0bF"
 	rigSecretsKey   = "As5x0RbNt2uAf7vPh4jZe9mDo3lIw1cG"
-	testPassword    = "correct horse battery"
+	testPassword    = "Lorem ipsum dolor sit 42"
 )
 
 // rig is a production system in small, of processes that a test stops, kills
@@ -281,3 +281,6 @@ func postmaster(t testing.TB, cluster string) int {
 	require.NoError(t, err)
 	return pid
 }
+
+// pollPause is how often a client of the tests asks again.
+const pollPause = 20 * time.Millisecond
