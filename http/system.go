@@ -92,13 +92,13 @@ func (s *Server) checkAll(ctx context.Context) map[string]readyCheck {
 	checks := make(map[string]readyCheck, len(s.config.Ready))
 	for name, check := range s.config.Ready {
 		group.Go(func() {
-			result := readyCheck{Status: "ok"}
-			if err := check(ctx); err != nil {
-				result = readyCheck{Status: "failing", Message: problemOf(ctx, err).Message}
-			}
+			err := check(ctx)
 			mu.Lock()
 			defer mu.Unlock()
-			checks[name] = result
+			checks[name] = readyCheck{Status: "ok"}
+			if err != nil { // a problem is noted in the request, which the checks share
+				checks[name] = readyCheck{Status: "failing", Message: problemOf(ctx, err).Message}
+			}
 		})
 	}
 	group.Wait()
