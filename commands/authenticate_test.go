@@ -55,8 +55,8 @@ func (s *tables) exec(t *testing.T, sql string, args ...any) {
 
 func (s *tables) project(t *testing.T, u readmodels.User) {
 	t.Helper()
-	s.exec(t, `insert into users (id, email_hash, email_sealed, name_sealed, password_sealed, role, password_changed_at, created_at, updated_at, revision)
-		values ($1, '', '', '', '', $2, now(), now(), now(), 0)`, u.ID, u.Role)
+	s.exec(t, `insert into users (id, email_hash, email_sealed, name_sealed, role, password_changed_at, created_at, updated_at, revision)
+		values ($1, '', '', '', $2, now(), now(), now(), 0)`, u.ID, u.Role)
 }
 
 func TestAuthenticateBearer(t *testing.T) {

@@ -25,10 +25,10 @@ func applyAccount(b *pgx.Batch, r eventstore.Recorded) error {
 }
 
 const (
-	userRegistered = `insert into users (id, email_hash, email_sealed, name_sealed, password_sealed, role, password_changed_at, created_at, updated_at, revision)
-values ($1, $2, $3, $4, $5, $6, $7, $7, $7, $8)`
+	userRegistered = `insert into users (id, email_hash, email_sealed, name_sealed, role, password_changed_at, created_at, updated_at, revision)
+values ($1, $2, $3, $4, $5, $6, $6, $6, $7)`
 	userRenamed         = `update users set name_sealed = $4, updated_at = $2, revision = $3 where id = $1`
-	userPasswordChanged = `update users set password_sealed = $4, password_changed_at = $2, session_epoch = session_epoch + 1, updated_at = $2, revision = $3 where id = $1`
+	userPasswordChanged = `update users set password_changed_at = $2, session_epoch = session_epoch + 1, updated_at = $2, revision = $3 where id = $1`
 	userRoleChanged     = `update users set role = $4, updated_at = $2, revision = $3 where id = $1`
 	userDeactivated     = `update users set is_active = false, session_epoch = session_epoch + 1, updated_at = $2, revision = $3 where id = $1`
 	userReactivated     = `update users set is_active = true, updated_at = $2, revision = $3 where id = $1`
@@ -39,11 +39,11 @@ func applyUser(b *pgx.Batch, r eventstore.Recorded) error {
 	id, at, revision := clean(r.StreamID), r.Time, int64(r.Revision)
 	switch e := r.Event.(type) {
 	case user.Registered:
-		b.Queue(userRegistered, id, clean(e.EmailHash), clean(e.EmailSealed), clean(e.NameSealed), clean(e.PasswordSealed), clean(string(e.Role)), at, revision)
+		b.Queue(userRegistered, id, clean(e.EmailHash), clean(e.EmailSealed), clean(e.NameSealed), clean(string(e.Role)), at, revision)
 	case user.Renamed:
 		b.Queue(userRenamed, id, at, revision, clean(e.NameSealed))
 	case user.PasswordChanged:
-		b.Queue(userPasswordChanged, id, at, revision, clean(e.PasswordSealed))
+		b.Queue(userPasswordChanged, id, at, revision)
 	case user.RoleChanged:
 		b.Queue(userRoleChanged, id, at, revision, clean(string(e.Role)))
 	case user.Deactivated:

@@ -54,7 +54,7 @@ func TestAccounts(t *testing.T) {
 	require.NoError(t, err)
 	require.JSONEq(t, `{"id":"u1","email":"open:u1:e","name":"open:u1:n2","role":"admin","is_active":true,"is_superuser":false,"is_verified":true,
 		"last_login_at":"2026-03-04T05:06:10Z","created_at":"2026-03-04T05:06:07Z","updated_at":"2026-03-04T05:06:13Z"}`, asJSON(t, u))
-	require.Equal(t, []any{"h1", "p2", 1, int64(3), at(6)}, []any{u.EmailHash, u.PasswordSealed, u.SessionEpoch, u.Revision, u.PasswordChangedAt})
+	require.Equal(t, []any{"h1", 1, int64(3), at(6)}, []any{u.EmailHash, u.SessionEpoch, u.Revision, u.PasswordChangedAt})
 	u2, err := p.views.UserByEmailHash(ctx, "h2")
 	require.NoError(t, err)
 	require.Equal(t, []any{"u2", false, 1}, []any{u2.ID, u2.IsActive, u2.SessionEpoch})

@@ -28,14 +28,13 @@ type User struct {
 	EmailHash         string      `db:"email_hash" json:"-"`
 	EmailSealed       string      `db:"email_sealed" json:"-"`
 	NameSealed        string      `db:"name_sealed" json:"-"`
-	PasswordSealed    string      `db:"password_sealed" json:"-"`
 	PasswordChangedAt time.Time   `db:"password_changed_at" json:"-"`
 	SessionEpoch      int         `db:"session_epoch" json:"-"` // sessions that began in an earlier one are over
 	Revision          int64       `db:"revision" json:"-"`
 }
 
 const userColumns = `u.id, u.role, u.is_active, u.role = 'owner' as is_superuser, true as is_verified, u.last_login_at,
-	u.created_at, u.updated_at, u.email_hash, u.email_sealed, u.name_sealed, u.password_sealed,
+	u.created_at, u.updated_at, u.email_hash, u.email_sealed, u.name_sealed,
 	u.password_changed_at, u.session_epoch, u.revision`
 
 const userByID = `select ` + userColumns + ` from users u where u.id = $1`

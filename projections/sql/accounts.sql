@@ -3,7 +3,6 @@ create table users (
 	email_hash          text not null,
 	email_sealed        text not null,
 	name_sealed         text not null,
-	password_sealed     text not null,
 	role                text not null,
 	is_active           boolean not null default true,
 	session_epoch       int not null default 0,
