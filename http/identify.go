@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/labstack/echo/v4"
 
@@ -20,9 +21,15 @@ func credential(h http.Header) (token, key string) {
 	return "", strings.TrimSpace(h.Get("X-API-Key"))
 }
 
+// identifyTimeout bounds finding out who asks, which comes before everything
+// else a request may take.
+const identifyTimeout = 5 * time.Second
+
 // authenticate returns who shows these headers, as of now; nobody without a
 // credential.
 func (s *Server) authenticate(ctx context.Context, h http.Header) (commands.Identity, error) {
+	ctx, cancel := context.WithTimeout(ctx, identifyTimeout)
+	defer cancel()
 	switch token, key := credential(h); {
 	case token != "":
 		return s.handler.AuthenticateBearer(ctx, token)

@@ -93,7 +93,8 @@ func reject(ctx huma.Context, err error) {
 	}
 }
 
-// handlerTimeout bounds one operation. Clients give up after 30 seconds.
+// handlerTimeout bounds one operation, from the first byte of its request.
+// Clients give up after 30 seconds.
 const handlerTimeout = 25 * time.Second
 
 // guard lets nobody in without a credential that counts, and with a system
@@ -123,7 +124,7 @@ func (s *Server) guard(op operation) func(huma.Context, func(huma.Context)) {
 		inner := commands.WithActor(ctx.Context(), r.actor)
 		inner = commands.WithCausation(inner, r.id, "")
 		if !op.stream {
-			bounded, cancel := context.WithTimeout(inner, handlerTimeout)
+			bounded, cancel := context.WithDeadline(inner, r.begun.Add(handlerTimeout))
 			defer cancel()
 			inner = bounded
 		}

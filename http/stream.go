@@ -137,6 +137,8 @@ func (s *Server) send(hc huma.Context, runID string, after uint64) {
 // stillAllowed ends a stream whose credential has run out, or whose caller no
 // longer sees the run. A dependency that does not answer ends nothing.
 func (s *Server) stillAllowed(ctx context.Context, credential http.Header, runID string) error {
+	ctx, cancel := context.WithTimeout(ctx, identifyTimeout)
+	defer cancel()
 	who, err := s.authenticate(ctx, credential)
 	if err == nil {
 		_, err = s.views.Run(ctx, readmodels.VisibleTo(who.Actor), runID)
