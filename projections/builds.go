@@ -126,17 +126,21 @@ func createTables(ctx context.Context, tx pgx.Tx, p Projection, state, owner str
 	return l, err
 }
 
+// leased says that somebody leads a build. A lease from before a restart of
+// Postgres says nothing: whoever held it lost its connection.
+const leased = `coalesce(lease_until > clock_timestamp() and lease_until >= pg_postmaster_start_time() + $1::interval, false)`
+
 const claimBuild = `
 update sparkops.projections
-set epoch = epoch + 1, owner = $2, lease_until = clock_timestamp() + $3::interval
-where schema = $1 and state in ('live', 'building') and (lease_until is null or lease_until < clock_timestamp())
+set epoch = epoch + 1, owner = $3, lease_until = clock_timestamp() + $1::interval
+where schema = $2 and state in ('live', 'building') and not ` + leased + `
 returning epoch, position`
 
 // claim takes over a build nobody leads; false when somebody does.
 func (b builds) claim(ctx context.Context, schema, owner string) (lease, bool, error) {
 	l := lease{schema: schema}
 	var position int64
-	err := b.pool.QueryRow(ctx, claimBuild, schema, owner, leaseTime).Scan(&l.epoch, &position)
+	err := b.pool.QueryRow(ctx, claimBuild, leaseTime, schema, owner).Scan(&l.epoch, &position)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return l, false, nil
 	}

@@ -133,7 +133,7 @@ func (r *Runner) Run(ctx context.Context) error {
 const buildsExist = `select to_regclass('sparkops.projections') is not null`
 
 const openBuilds = `
-select schema, name, version, state, coalesce(lease_until > clock_timestamp(), false) as led
+select schema, name, version, state, ` + leased + ` as led
 from sparkops.projections where state in ('live', 'building')`
 
 type openBuild struct {
@@ -155,7 +155,7 @@ func (r *Runner) manage(ctx context.Context, working *sync.WaitGroup) error {
 			return err
 		}
 	}
-	found, err := r.builds.pool.Query(ctx, openBuilds)
+	found, err := r.builds.pool.Query(ctx, openBuilds, leaseTime)
 	if err != nil {
 		return err
 	}

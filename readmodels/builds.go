@@ -81,6 +81,7 @@ func (v *Views) builds(ctx context.Context) (*liveBuilds, error) {
 func (v *Views) Refresh(ctx context.Context) error {
 	v.refresh.Lock()
 	defer v.refresh.Unlock()
+	before := v.hub.reached()
 	found, err := rows[liveRow](ctx, v.infra, liveSQL)
 	if err != nil {
 		return err
@@ -100,7 +101,7 @@ func (v *Views) Refresh(ctx context.Context) error {
 			v.log.InfoContext(ctx, "read models switched", "search_path", path)
 		}
 	}
-	v.hub.set(schemas, positions) // after the switch: who waited reads the new build
+	v.hub.set(schemas, positions, before) // after the switch: who waited reads the new build
 	return nil
 }
 

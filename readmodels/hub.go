@@ -37,9 +37,22 @@ func newHub() *hub {
 	}
 }
 
-// set replaces what is known about the live builds. Positions never go back
-// within one build.
-func (h *hub) set(schemas map[string]string, positions map[string]int64) {
+// reached returns how far each schema is known to be.
+func (h *hub) reached() map[string]uint64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	positions := make(map[string]uint64, len(h.progress))
+	for _, p := range h.progress {
+		positions[p.schema] = p.position
+	}
+	return positions
+}
+
+// set replaces what is known about the live builds by what was read of them
+// after before was the answer of reached. Positions go back within one build
+// only when Postgres lost the end of what was applied in a crash: what was
+// known before reading was committed then.
+func (h *hub) set(schemas map[string]string, positions map[string]int64, before map[string]uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	clear(h.names)
@@ -51,7 +64,7 @@ func (h *hub) set(schemas map[string]string, positions map[string]int64) {
 	for name, schema := range schemas {
 		h.names[schema] = name
 		position := uint64(positions[name])
-		if old := h.progress[name]; old != nil && old.schema == schema {
+		if old := h.progress[name]; old != nil && old.schema == schema && position >= before[schema] {
 			position = max(position, old.position)
 		}
 		h.progress[name] = &progress{schema: schema, position: position}

@@ -165,8 +165,10 @@ func TestWaitFor(t *testing.T) {
 			released.Add(1)
 		})
 	}
+	b.exec(t, `update sparkops.projections set position = $1 where schema = 'tools_a'`, 100+waiters/2-1)
 	b.views.Applied("tools_a", 100+waiters/2-1)
 	require.Eventually(t, func() bool { return released.Load() == waiters/2 }, patience, time.Millisecond)
+	b.exec(t, `update sparkops.projections set position = 99999 where schema = 'tools_a'`)
 	b.exec(t, `select pg_notify($1, 'tools_a:99999')`, readmodels.ProgressChannel) // as another node does
 	done.Wait()
 	b.views.Applied("tools_a", 5) // positions never go back
@@ -185,6 +187,24 @@ func TestWaitFor(t *testing.T) {
 	require.Equal(t, domain.Unavailable, domain.KindOf(<-closing))
 	require.Equal(t, domain.Unavailable, domain.KindOf(b.views.WaitFor(t.Context(), 1<<40, "tools")))
 	require.Equal(t, domain.Unavailable, domain.KindOf(b.views.Ping(t.Context())))
+}
+
+// After a crash of Postgres the end of what was applied may be gone: whoever
+// waits for that waits until it is applied again.
+func TestPositionsLostInACrash(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.build(t, "tools_a", "one", readmodels.Versions["tools"])
+	b.exec(t, `update sparkops.projections set position = 20`)
+	require.NoError(t, b.views.Refresh(t.Context()))
+	require.NoError(t, b.views.WaitFor(t.Context(), 20, "tools"))
+	b.exec(t, `update sparkops.projections set position = 15`)
+	require.NoError(t, b.views.Refresh(t.Context()))
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	require.Equal(t, domain.Unavailable, domain.KindOf(b.views.WaitFor(ctx, 20, "tools")))
+	b.exec(t, `update sparkops.projections set position = 20`)
+	require.NoError(t, b.views.WaitFor(t.Context(), 20, "tools"))
 }
 
 // Whoever waits for a position no event of the projection lies at asks its
@@ -375,7 +395,7 @@ func TestErasedPeople(t *testing.T) {
 	b := newBench(t)
 	b.exec(t, `create schema accounts_a`)
 	b.exec(t, `create table accounts_a.users as select 'u'::text as id, 'viewer'::text as role, true as is_active, null::timestamptz as last_login_at, now() as created_at,
-		now() as updated_at, ''::text as email_hash, 'e'::text as email_sealed, 'n'::text as name_sealed, ''::text as password_sealed,
+		now() as updated_at, ''::text as email_hash, 'e'::text as email_sealed, 'n'::text as name_sealed, 
 		now() as password_changed_at, 0 as session_epoch, 0::bigint as revision`)
 	b.exec(t, `insert into sparkops.projections (schema, name, version, state) values ('accounts_a', 'accounts', $1, 'live')`, readmodels.Versions["accounts"])
 	erased, broken := errors.New("erased"), errors.New("broken")

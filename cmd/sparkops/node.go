@@ -11,6 +11,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -54,6 +55,9 @@ type node struct {
 	log     *slog.Logger
 	metrics *prometheus.Registry
 	tools   *tool.Set
+
+	goal     atomic.Pointer[uint64] // where the log ended when the node started; nil until known
+	achieved atomic.Bool            // the read models have been there
 }
 
 // runNode opens everything, announces the node, runs its roles until the
@@ -255,8 +259,8 @@ func (n *node) once(ctx context.Context, run func(context.Context) error) func()
 }
 
 // projectionsReady fails while a read model is missing, because it is built for
-// the first time or after Postgres lost it, or stands still. A rebuild beside a
-// live build does not matter.
+// the first time or after Postgres lost it, stands still, or has not caught up
+// since the node started. A rebuild beside a live build does not matter.
 func (n *node) projectionsReady(ctx context.Context) error {
 	builds, err := n.views.Builds(ctx)
 	if err != nil {
@@ -277,6 +281,31 @@ func (n *node) projectionsReady(ctx context.Context) error {
 			return domain.Fail(domain.Unavailable, "PROJECTION_BUILDING", "The projection %s is being built.", name)
 		}
 	}
+	return n.caughtUp(ctx)
+}
+
+// catchUpPatience is how long one look waits for the read models.
+const catchUpPatience = 500 * time.Millisecond
+
+// caughtUp fails until the read models have once shown all that the log held
+// when the node started: what was acknowledged before a crash is found after it.
+func (n *node) caughtUp(ctx context.Context) error {
+	if n.achieved.Load() {
+		return nil
+	}
+	if n.goal.Load() == nil {
+		head, err := n.store.Head(ctx)
+		if err != nil {
+			return err
+		}
+		n.goal.CompareAndSwap(nil, &head)
+	}
+	wait, cancel := context.WithTimeout(ctx, catchUpPatience)
+	defer cancel()
+	if err := n.views.WaitFor(wait, *n.goal.Load(), projectionNames()...); err != nil {
+		return err
+	}
+	n.achieved.Store(true)
 	return nil
 }
 

@@ -153,6 +153,10 @@ func (p *process) notReady(dependency string) {
 // recovery is how long everything takes to go on by itself after a fault.
 const recovery = 15 * time.Second
 
+// secondStart is how long the embedded mode takes to be ready on a directory it
+// has been on before, however it ended.
+const secondStart = 5 * time.Second
+
 // within requires that something took no longer than the product promises.
 // These tests share two cores with others, so they fail at four times that.
 func within(t testing.TB, promised time.Duration, what string, took time.Duration) {

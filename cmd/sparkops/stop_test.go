@@ -2,7 +2,10 @@ package main
 
 import (
 	"net/http"
+	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -29,9 +32,10 @@ func TestStoppedMidway(t *testing.T) {
 	require.Contains(t, p.output.String(), "SparkOps has stopped; everything is kept in "+dir)
 
 	release()
-	p = devAt(t, dir, "EGRESS_ALLOW=127.0.0.0/8")
-	c = signIn(t, p.url, "stop@example.com")
 	back := time.Now()
+	p = devAt(t, dir, "EGRESS_ALLOW=127.0.0.0/8")
+	within(t, secondStart, "ready again", time.Since(back))
+	c = signIn(t, p.url, "stop@example.com")
 	c.ended(world, ids...)
 	require.Equal(t, "succeeded", c.awaitRun(nap)["status"])
 	within(t, recovery, "every run has ended", time.Since(back))
@@ -113,4 +117,54 @@ func historyTypes(c *client, id string) string {
 		types = append(types, e["type"].(string))
 	}
 	return strings.Join(types, " ")
+}
+
+// TestStartOrder starts a node before the event store and Postgres are there,
+// as happens when a machine boots.
+func TestStartOrder(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t)
+	r := newRig(t, db.url())
+	db.kill()
+	port := unusedPort(t)
+	n := start(t, append(r.environment(), "PORT="+strconv.Itoa(port)), "serve")
+	n.url = "http://127.0.0.1:" + strconv.Itoa(port)
+	n.says("waiting for a dependency")
+	db.start()
+	n.notReady("eventstore")
+	r.startStore()
+	n.readyWithin(recovery)
+	c := signIn(t, n.url, "order@example.com")
+	workflow, agent := effectWorkflow(t, c, r.world.URL)
+	c.ended(r.world, c.startRun(workflow, agent, "first"))
+	n.calm(c.token)
+	n.stop()
+}
+
+// TestPrivatePostgresKilled kills the Postgres child of the embedded mode: the
+// program says so in its last line, leaves nothing behind, and has everything
+// at the next start.
+func TestPrivatePostgresKilled(t *testing.T) {
+	t.Parallel()
+	dir := dataDir(t)
+	p := devAt(t, dir)
+	c := signIn(t, p.url, "private@example.com")
+	made := c.do(http.StatusCreated, http.MethodPost, "/projects", object{"name": "Kept"})
+	cluster, err := filepath.EvalSymlinks(filepath.Join(dir, "postgres", "pgdata"))
+	require.NoError(t, err)
+	require.NoError(t, syscall.Kill(postmaster(t, cluster), syscall.SIGKILL))
+	output, code := p.end()
+	require.Equal(t, 1, code)
+	last := tail(output, 1)
+	require.True(t, strings.HasPrefix(last, "sparkops: "), last)
+	require.Contains(t, last, "the private Postgres ended")
+	require.Empty(t, leftovers(t, dir), "nothing is left running")
+	p.calm(c.token)
+
+	begun := time.Now()
+	p = devAt(t, dir)
+	within(t, secondStart, "ready again", time.Since(begun))
+	c.base = p.url
+	require.Equal(t, "Kept", c.do(http.StatusOK, http.MethodGet, "/projects/"+made["id"].(string), nil)["name"])
+	p.stop()
 }
