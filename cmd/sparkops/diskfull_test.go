@@ -24,6 +24,7 @@ import (
 // refused as a whole, reads go on, and with space again everything goes on by
 // itself.
 func TestDiskFull(t *testing.T) {
+	t.Parallel()
 	t.Run("as the store is told", func(t *testing.T) {
 		r := newRig(t, pgtest.Database(t))
 		fill, free := toldDisk(r)

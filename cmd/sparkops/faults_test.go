@@ -72,6 +72,7 @@ func (c *client) ended(world *effects, ids ...string) {
 // once and in full, reads go on, and when the store is back so is everything
 // else, without a restart.
 func TestEventStoreDown(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, pgtest.Database(t))
 	store := r.startStore()
 	n := r.serve("WORKER_SLOTS=8")
@@ -139,6 +140,7 @@ func TestEventStoreDown(t *testing.T) {
 // 503; what needs only the log goes on; and when Postgres is back the read
 // models show everything that happened meanwhile.
 func TestPostgresDown(t *testing.T) {
+	t.Parallel()
 	db := newDatabase(t)
 	r := newRig(t, db.url())
 	r.startStore()

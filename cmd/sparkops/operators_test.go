@@ -38,6 +38,7 @@ func (o operator) fails(code int, line string, args ...string) {
 
 // TestOperatorsCommands tries every command of operators on a running node.
 func TestOperatorsCommands(t *testing.T) {
+	t.Parallel()
 	dir := dataDir(t)
 	p := devAt(t, dir)
 	c := signIn(t, p.url, "ops@example.com")

@@ -18,6 +18,7 @@ import (
 // node takes over projections, processes and timers; when the first wakes up
 // and believes it still leads, nothing is changed twice.
 func TestLeaderPaused(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, pgtest.Database(t))
 	r.startStore()
 	a := r.serve()
