@@ -137,7 +137,9 @@ func (l *childLog) read(r io.Reader) {
 
 func (l *childLog) add(text string) {
 	l.mu.Lock()
-	l.last = append(l.last, text)
+	if n := len(l.last); n == 0 || l.last[n-1] != text { // each backend says the same
+		l.last = append(l.last, text)
+	}
 	if len(l.last) > keptLines {
 		l.last = l.last[1:]
 	}
