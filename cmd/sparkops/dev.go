@@ -48,7 +48,7 @@ func (n *node) welcome(ctx context.Context, out io.Writer, addr string, begun ti
 	if err != nil {
 		n.log.Warn("cannot note the addresses for the other commands", "error", err)
 	}
-	if err := n.awaitReady(ctx); err != nil {
+	if err := n.awaitReady(ctx, func() { n.logProgress(ctx) }); err != nil {
 		return
 	}
 	dir, err := filepath.Abs(n.cfg.DataDir)

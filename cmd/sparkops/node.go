@@ -245,14 +245,8 @@ func (n *node) testTool(ctx context.Context, toolID string, input json.RawMessag
 // once returns a loop that begins when the read models it works from are there.
 func (n *node) once(ctx context.Context, run func(context.Context) error) func() error {
 	return func() error {
-		ticker := time.NewTicker(50 * time.Millisecond)
-		defer ticker.Stop()
-		for n.projectionsReady(ctx) != nil {
-			select {
-			case <-ticker.C:
-			case <-ctx.Done():
-				return nil
-			}
+		if n.awaitReady(ctx, func() {}) != nil {
+			return nil
 		}
 		return run(ctx)
 	}
@@ -309,29 +303,47 @@ func (n *node) caughtUp(ctx context.Context) error {
 	return nil
 }
 
-// awaitReady returns when the projections of this node have caught up with the
-// log as it stood, saying how far they are while that takes long.
-func (n *node) awaitReady(ctx context.Context) error {
-	head, err := n.store.Head(ctx)
-	if err != nil {
-		return err
-	}
-	for {
-		wait, cancel := context.WithTimeout(ctx, 5*time.Second)
-		err := n.views.WaitFor(wait, head, projectionNames()...)
-		cancel()
-		if err == nil || ctx.Err() != nil {
+// readyInterval is how often awaitReady looks, progressEvery how often it says
+// that it still waits.
+const (
+	readyInterval = 50 * time.Millisecond
+	progressEvery = 5 * time.Second
+)
+
+// awaitReady returns when the read models are ready, or with the context's
+// error; it calls waiting now and then until then.
+func (n *node) awaitReady(ctx context.Context, waiting func()) error {
+	ticker := time.NewTicker(readyInterval)
+	defer ticker.Stop()
+	for said := time.Now(); n.projectionsReady(ctx) != nil; {
+		if time.Since(said) >= progressEvery {
+			said = time.Now()
+			waiting()
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
 			return ctx.Err()
 		}
-		builds, err := n.views.Builds(ctx)
-		if err != nil {
-			n.log.Warn("read models are not ready", "error", err)
-			continue
-		}
-		for _, b := range builds {
-			if head > 0 && b.State != "retired" {
-				n.log.Info("building read models", "projection", b.Name, "percent", 100*float64(b.Position)/float64(head))
-			}
+	}
+	return nil
+}
+
+// logProgress says how far the read models are.
+func (n *node) logProgress(ctx context.Context) {
+	head, err := n.store.Head(ctx)
+	if err != nil {
+		n.log.Warn("read models are not ready", "error", err)
+		return
+	}
+	builds, err := n.views.Builds(ctx)
+	if err != nil {
+		n.log.Warn("read models are not ready", "error", err)
+		return
+	}
+	for _, b := range builds {
+		if head > 0 && b.State != "retired" {
+			n.log.Info("building read models", "projection", b.Name, "percent", 100*float64(b.Position)/float64(head))
 		}
 	}
 }
